@@ -1,0 +1,71 @@
+"""Signal quality of one record: which leads are flat, incomplete or clipped."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esi_fast.leads import STANDARD_LEADS
+
+# A lead that stays within 10 uV over the whole record carries no heartbeat.
+FLAT_RANGE_MV = 0.01
+# A resting ECG never reaches 20 mV; and 10 equal samples at a lead's extreme are a saturated ADC.
+OUT_OF_RANGE_MV = 20.0
+CLIPPED_RUN = 10
+
+
+class Quality(TypedDict, total=False):
+    """Only what is wrong is present; an empty mapping is a clean record."""
+
+    flat: list[str]
+    missing: dict[str, float]
+    clipped: list[str]
+
+
+def assess(signal: NDArray[np.float32]) -> Quality:
+    """Flags of a 12-lead record.
+
+    Args:
+        signal: (12, T) in mV, standard lead order, NaN where samples are missing.
+
+    Returns:
+        ``flat``: leads whose range is below 10 uV (or that have no sample at all); ``missing``: the
+        share of missing samples (0..1] of each lead that has any; ``clipped``: leads that stay 10
+        samples or longer at their own extreme value, away from the baseline, or that exceed 20 mV.
+
+    Raises:
+        ValueError: the signal is not (12, T) with T >= 1.
+    """
+    if signal.ndim != 2 or signal.shape[0] != len(STANDARD_LEADS) or signal.shape[1] == 0:
+        raise ValueError(f"signal must be (12, T) with T >= 1, not {signal.shape}")
+    is_missing = np.isnan(signal)
+    missing_share = is_missing.mean(axis=1)
+    low = np.where(is_missing, np.inf, signal).min(axis=1)
+    high = np.where(is_missing, -np.inf, signal).max(axis=1)
+    value_range = np.where(missing_share < 1, high - low, 0.0)
+    flat = value_range < FLAT_RANGE_MV
+    clipped = np.maximum(np.abs(high), np.abs(low)) > OUT_OF_RANGE_MV
+    middle = (high + low) / 2
+    for lead in np.flatnonzero(~flat & ~clipped):
+        for extreme in (low[lead], high[lead]):
+            far_from_baseline = abs(extreme - middle[lead]) > 0.5
+            if far_from_baseline and _longest_run(signal[lead] == extreme) >= CLIPPED_RUN:
+                clipped[lead] = True
+    quality: Quality = {}
+    if flat.any():
+        quality["flat"] = [STANDARD_LEADS[i] for i in np.flatnonzero(flat)]
+    if missing_share.any():
+        quality["missing"] = {
+            STANDARD_LEADS[i]: round(float(missing_share[i]), 4)
+            for i in np.flatnonzero(missing_share)
+        }
+    if (clipped & ~flat).any():
+        quality["clipped"] = [STANDARD_LEADS[i] for i in np.flatnonzero(clipped & ~flat)]
+    return quality
+
+
+def _longest_run(mask: NDArray[np.bool_]) -> int:
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+    return int(np.diff(edges)[::2].max(initial=0))
