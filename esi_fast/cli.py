@@ -59,5 +59,5 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
 
 def _report(message: str, status: int) -> int:
     one_line = " ".join(message.split())
-    print(f"tools/{Path(sys.argv[0]).name}: error: {one_line}", file=sys.stderr)
+    sys.stderr.write(f"tools/{Path(sys.argv[0]).name}: error: {one_line}\n")
     return status

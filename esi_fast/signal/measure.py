@@ -130,7 +130,7 @@ def r_peaks(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
     if not kept:
         return np.empty(0, np.int64)
     heights = energy[kept]
-    # The second-strongest third is beats in any record of 20..200 bpm, noise or PVCs notwithstanding.
+    # The strongest one a second are beats at any rate from 40 bpm up; their median shrugs off PVCs.
     usual = np.median(heights[: max(3, round(num_samples / fs))])
     return np.sort(np.asarray(kept, np.int64)[heights > 0.2 * usual])
 
