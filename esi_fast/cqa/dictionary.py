@@ -1,0 +1,146 @@
+"""The caption dictionary: one description per canonical statement, as JSON lines on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from esi_fast.cqa.checks import claims_of
+
+
+@dataclass(frozen=True)
+class Description:
+    """One line of the dictionary.
+
+    Attributes:
+        statement: the canonical statement, as ``phrases.phrase`` words it: the key.
+        concept, kind, certainty, acuity, territory, degree: as in ``Statement``.
+        text: what the ECG shows, or "" where the bare statement stands for itself.
+        sources: ids of the passages that it rests on.
+        backend: what wrote it: a generator's name, or "statement" for the bare statement.
+        model: the generator's model.
+        prompt_sha256: hash of all that the generator was given; "" for the bare statement.
+        checks: names of the checks that the text passed.
+        failures: reasons of failed attempts before it, "backend: check: reason".
+    """
+
+    statement: str
+    concept: str
+    kind: str
+    certainty: str
+    acuity: str | None = None
+    territory: tuple[str, ...] = ()
+    degree: str | None = None
+    text: str = ""
+    sources: tuple[str, ...] = ()
+    backend: str = "statement"
+    model: str = ""
+    prompt_sha256: str = ""
+    checks: tuple[str, ...] = ()
+    failures: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def claims(self) -> frozenset[str]:
+        """What the text asserts (``checks.claims_of``)."""
+        return claims_of(self.text)
+
+
+_FIELDS = tuple(Description.__dataclass_fields__)
+_SEQUENCES = ("territory", "sources", "checks", "failures")
+
+
+class CaptionDictionary:
+    """Descriptions by canonical statement.
+
+    Args:
+        descriptions: in any order; a statement may occur once.
+
+    Raises:
+        ValueError: a statement occurs twice.
+    """
+
+    def __init__(self, descriptions: Iterable[Description]) -> None:
+        self._by_statement: dict[str, Description] = {}
+        for description in descriptions:
+            if description.statement in self._by_statement:
+                raise ValueError(f"statement {description.statement!r} is described twice")
+            self._by_statement[description.statement] = description
+
+    def __len__(self) -> int:
+        return len(self._by_statement)
+
+    def __iter__(self) -> Iterator[Description]:
+        return iter(self._by_statement.values())
+
+    def get(self, statement: str) -> Description | None:
+        """The description of a canonical statement, or None."""
+        return self._by_statement.get(statement)
+
+    @classmethod
+    def from_statements(cls, raw_lines: Iterable[str]) -> CaptionDictionary:
+        """Describes report lines with the built-in passages and the template backend."""
+        from esi_fast.cqa.generate import TemplateBackend, describe_all
+        from esi_fast.cqa.knowledge import passage_retriever
+        from esi_fast.cqa.statements import statements_of
+
+        return cls(
+            describe_all(statements_of(tuple(raw_lines)), TemplateBackend(), passage_retriever())
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> CaptionDictionary:
+        """Reads a file that ``save`` (tools/caption) wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a line is no description; the message names it.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no caption dictionary {path}; tools/caption writes one")
+        descriptions = []
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    descriptions.append(_parse(line, f"{path}, line {number}"))
+        return cls(descriptions)
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON lines, sorted by statement; the file appears whole or not at all."""
+        path = Path(path)
+        ordered: Sequence[Description] = sorted(self, key=lambda one: one.statement)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                for one in ordered:
+                    row = {name: getattr(one, name) for name in _FIELDS}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _parse(line: str, where: str) -> Description:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{where}: not JSON ({error.msg}); write it again with tools/caption"
+        ) from None
+    if not isinstance(row, dict) or not isinstance(row.get("statement"), str):
+        raise ValueError(f"{where}: lacks a statement; write it again with tools/caption")
+    unknown = sorted(set(row) - set(_FIELDS))
+    missing = sorted({"concept", "kind", "certainty", "text"} - set(row))
+    if unknown or missing:
+        fault = f"unknown field(s) {unknown}" if unknown else f"lacks {missing}"
+        raise ValueError(f"{where}: {fault}; write it again with tools/caption")
+    for name in _SEQUENCES:
+        row[name] = tuple(row.get(name, ()))
+    return Description(**row)
