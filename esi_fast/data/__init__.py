@@ -1,0 +1,5 @@
+"""Shards of recordings on disk: written (`shards`), verified (`verify`) and loaded (`loader`).
+
+`samples` makes what a shard stores of a record, `journal` lets a build be resumed, `shard_index` is
+the format. Only `loader` needs torch, so building shards starts without it.
+"""

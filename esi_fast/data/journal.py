@@ -1,0 +1,266 @@
+"""The unfinished state of a shard folder: which shards are complete, and how the build ends.
+
+While a build runs, its folder holds ``.progress.jsonl`` (the settings, then one line a finished
+shard) and the two csv files under temporary names. A shard is renamed to its own name when it is
+whole and on disk, then its csv rows are appended, then its line is written: whatever is cut short
+is not in the journal, and the next run truncates it away. Everything here is ordered for that.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from esi_fast.data.shard_index import INDEX_FILE, ShardEntry, read_index_file
+
+JOURNAL_FILE = ".progress.jsonl"
+CSV_FILES = ("records.csv", "rejected.csv")
+
+Rows = Sequence[Sequence[str | int]]
+
+
+class ShardRecord(ShardEntry):
+    """A shard as the journal lists it; one whose records were all rejected has no tar.
+
+    ``entries`` identifies the catalogue's records; ``csv_bytes`` are the sizes of the csv files
+    once the shard's rows are in them.
+    """
+
+    entries: str
+    rejected: int
+    quality: dict[str, int]
+    csv_bytes: list[int]
+
+
+class Journal:
+    """The open build of one folder; use as a context manager.
+
+    Attributes:
+        shards: the finished shards, in the order in which they were written.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        settings: dict[str, Any],
+        columns: tuple[Sequence[str], Sequence[str]],
+        *,
+        resume: bool,
+    ) -> None:
+        """Begin a build in an absent or empty folder, or go on with the one that is there.
+
+        Raises:
+            FileExistsError: the folder is not empty, or (``resume``) holds no unfinished build, one
+                of other settings, or one that another process is writing.
+            ValueError: the journal is damaged.
+        """
+        self._out = out
+        self.shards: list[ShardRecord] = []
+        journal_path = out / JOURNAL_FILE
+        if out.exists() and not out.is_dir():
+            raise FileExistsError(f"{out} is a file: choose another folder")
+        if out.is_dir() and any(out.iterdir()):
+            if not resume:
+                raise FileExistsError(
+                    f"{out} is not empty: choose another, or --resume to go on with its build"
+                )
+            if not journal_path.is_file():
+                raise FileExistsError(f"{out} holds no unfinished build to resume")
+        out.mkdir(parents=True, exist_ok=True)
+        self._file = journal_path.open("a+b")
+        try:
+            self._lock()
+            self._load(settings)
+            self._csv_files: list[io.BufferedRandom] = [
+                self._open_csv(i, columns[i]) for i in range(len(CSV_FILES))
+            ]
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in (*self._csv_files, self._file):
+            file.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"{self._out} is being written by another process") from None
+        except OSError as error:
+            # Some cluster file systems have no locks; the build is as safe as its user is careful.
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+
+    def _load(self, settings: dict[str, Any]) -> None:
+        for stale in self._out.glob(".*-[0-9]*.partial"):
+            stale.unlink()
+        self._file.seek(0)
+        lines = self._file.read().split(b"\n")[:-1]  # what follows the last newline was cut short
+        if not lines:
+            self._file.truncate(0)
+            self._append({"settings": settings})
+            return
+        try:
+            first, *shards = (json.loads(line) for line in lines)
+            begun_with = first["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self._out / JOURNAL_FILE} is damaged: remove {self._out} and build again"
+            ) from None
+        compare_settings(self._out, begun_with, settings)
+        end = len(lines[0]) + 1
+        for line, shard in zip(lines[1:], shards, strict=True):
+            if not self._is_whole(shard):
+                break
+            self.shards.append(shard)
+            end += len(line) + 1
+        self._file.truncate(end)
+
+    def _is_whole(self, shard: ShardRecord) -> bool:
+        if not shard["records"]:
+            return True
+        tar = self._out / shard["name"]
+        if not tar.is_file() or tar.stat().st_size != shard["bytes"]:
+            return False
+        return read_index_file(self._out / shard["index"], shard["index_sha256"]) is not None
+
+    def _open_csv(self, number: int, columns: Sequence[str]) -> io.BufferedRandom:
+        name = CSV_FILES[number]
+        path = self._temporary(name)
+        if (self._out / name).exists():  # cut short between this file's last step and index.json
+            (self._out / name).replace(path)
+        size = self.shards[-1]["csv_bytes"][number] if self.shards else 0
+        file = path.open("r+b" if path.exists() else "w+b")
+        if file.seek(0, os.SEEK_END) < size:
+            file.close()
+            raise ValueError(f"{path} has lost rows: remove {self._out} and build again")
+        file.truncate(size)
+        file.seek(size)
+        if not size:
+            file.write(_csv_bytes([columns]))
+        return file
+
+    def _temporary(self, name: str) -> Path:
+        return self._out / f".{name}.partial"
+
+    def temporary(self, name: str) -> tuple[Path, Path]:
+        """Where to write tar and index of the shard ``name`` until `commit` renames them."""
+        return self._temporary(f"{name}.tar"), self._temporary(f"{name}.idx.npy")
+
+    def check(self, number: int, name: str, entries: str) -> None:
+        """Make sure that a finished shard is still what the catalogue asks for.
+
+        Raises:
+            ValueError: it is not; the shard is named.
+        """
+        shard = self.shards[number]
+        if (shard["name"], shard["entries"]) != (f"{name}.tar", entries):
+            raise ValueError(
+                f"the catalogue has changed since {shard['name']} of {self._out} was written: "
+                "build into another folder"
+            )
+
+    def commit(self, shard: ShardRecord, record_rows: Rows, rejected_rows: Rows) -> None:
+        """Give a shard, written and synced under its temporary names, its place in the build."""
+        for name in (shard["name"], shard["index"]):
+            if shard["records"]:
+                self._temporary(name).replace(self._out / name)
+            else:
+                (self._out / name).unlink(missing_ok=True)
+        _sync_folder(self._out)
+        shard["csv_bytes"] = []
+        for file, rows in zip(self._csv_files, (record_rows, rejected_rows), strict=True):
+            file.write(_csv_bytes(rows))
+            _sync(file)
+            shard["csv_bytes"].append(file.tell())
+        self._append(shard)
+        self.shards.append(shard)
+
+    def finish(self, folder: dict[str, Any]) -> None:
+        """Give the csv files their names, write index.json, last of all, and drop the journal."""
+        sha256 = {name: self._rename_csv(number) for number, name in enumerate(CSV_FILES)}
+        _sync_folder(self._out)
+        path = self._temporary(INDEX_FILE)
+        with path.open("wb") as file:
+            text = json.dumps(folder | {"files": sha256}, indent=1, ensure_ascii=False)
+            file.write(text.encode() + b"\n")
+            _sync(file)
+        path.replace(self._out / INDEX_FILE)
+        _sync_folder(self._out)
+        remove_journal(self._out)
+
+    def give_up(self) -> None:
+        """End a build that has written no record: only rejected.csv is left."""
+        self._rename_csv(CSV_FILES.index("rejected.csv"))
+        self._temporary("records.csv").unlink()
+        remove_journal(self._out)
+
+    def _rename_csv(self, number: int) -> str:
+        file, name = self._csv_files[number], CSV_FILES[number]
+        _sync(file)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.close()
+        self._temporary(name).replace(self._out / name)
+        return sha256
+
+    def _append(self, line: Any) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        _sync(self._file)
+
+
+def remove_journal(out: Path) -> None:
+    """Drop the journal of a finished folder, where an interrupted run has left it."""
+    (out / JOURNAL_FILE).unlink(missing_ok=True)
+    _sync_folder(out)
+
+
+def compare_settings(out: Path, begun_with: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Refuse to go on with a build of other settings.
+
+    Raises:
+        FileExistsError: a setting differs; it is named with both values.
+    """
+    for name in sorted(begun_with | settings):
+        before, now = begun_with.get(name), settings.get(name)
+        if before != now:
+            raise FileExistsError(
+                f"{out} was begun with {name}={before}, not {now}: use the same, or another folder"
+            )
+
+
+def _csv_bytes(rows: Rows) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _sync(file: io.BufferedRandom | io.BufferedWriter) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

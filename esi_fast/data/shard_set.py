@@ -1,0 +1,251 @@
+"""Random access to the samples of shard folders, through the offset indices."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esi_fast.data.shard_index import (
+    MISSING,
+    SPLITS,
+    UNIT_PER_MV,
+    ShardEntry,
+    build_index,
+    index_dtype,
+    npy_header,
+    read_index_file,
+    read_shard_folder,
+)
+from esi_fast.leads import NUM_LEADS
+
+# Files kept open at once; the usual limit of a process is 1,024.
+MAX_OPEN_SHARDS = 512
+# What must be equal in all folders that are read together.
+_SHARED_FIELDS = ("fs", "num_samples", "leads", "unit", "missing")
+
+
+class ShardSet:
+    """The samples of one split of one or several shard folders, by row number.
+
+    Rows follow the folders as given, the shards by name, and the order within them.
+
+    Attributes:
+        fs: sampling rate in Hz.
+        num_samples: samples per lead, T.
+        concept_keys: (len,) int64; equal numbers mean equal findings.
+    """
+
+    fs: float
+    num_samples: int
+    concept_keys: NDArray[np.int64]
+
+    def __init__(
+        self,
+        dirs: Path | Sequence[Path],
+        split: str = "train",
+        *,
+        captions: Path | None = None,
+    ) -> None:
+        """Open the folders; no signal is read yet.
+
+        Args:
+            dirs: finished shard folders (`esi_fast.data.shards.write_shards`).
+            split: "train", "val", "test", or "all" for the three after each other.
+            captions: JSON lines of ``{"key": ..., "caption": ...}`` that take the place of the
+                captions in the shards.
+
+        Raises:
+            FileNotFoundError: a folder, its index.json, a shard or ``captions`` is missing.
+            ValueError: the split is unknown or has no record, the folders differ in sampling rate,
+                duration or leads, a shard is damaged, or ``captions`` is malformed or fits no key.
+        """
+        self._dirs = [Path(dirs)] if isinstance(dirs, str | Path) else [Path(one) for one in dirs]
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}, all")
+        if not self._dirs or len({one.resolve() for one in self._dirs}) < len(self._dirs):
+            raise ValueError(f"shard folders must be named, each once: {_names(self._dirs)}")
+        folders = [read_shard_folder(one) for one in self._dirs]
+        for directory, folder in zip(self._dirs, folders, strict=True):
+            for field in _SHARED_FIELDS:
+                if folder[field] != folders[0][field]:
+                    raise ValueError(
+                        f"{directory} has {field} {folder[field]}, {self._dirs[0]} has "
+                        f"{folders[0][field]}: shards read together must agree"
+                    )
+        self.fs = float(folders[0]["fs"])
+        self.num_samples = int(folders[0]["num_samples"])
+        self._paths: list[Path] = []
+        indices = []
+        for directory, folder in zip(self._dirs, folders, strict=True):
+            for shard in folder["shards"]:
+                if split in (shard["split"], "all"):
+                    self._paths.append(directory / shard["name"])
+                    indices.append(_open_index(directory, shard))
+        if not indices:
+            raise ValueError(f"no {split} records in {_names(self._dirs)}")
+        widest = index_dtype(max(index.dtype["key"].itemsize for index in indices))
+        self._rows = np.concatenate([index.astype(widest) for index in indices])
+        self._shard_of_row = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
+        self.concept_keys = self._rows["concept_key"].astype(np.int64)
+        self._keys: list[str] | None = None
+        self._open_files: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+        self._overlay = {} if captions is None else self._read_overlay(Path(captions))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every row; the list is made on first use."""
+        if self._keys is None:
+            self._keys = [key.decode("ascii") for key in self._rows["key"].tolist()]
+        return self._keys
+
+    def key(self, row: int) -> str:
+        """The key of one row."""
+        return bytes(self._rows["key"][row]).decode("ascii")
+
+    def read_ecg(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Signals of some rows.
+
+        Returns:
+            (len(rows), 12, num_samples) float32 in mV, NaN where missing.
+
+        Raises:
+            ValueError: a sample is damaged; the shard, the sample and the byte are named.
+            OSError: a shard cannot be read.
+        """
+        header = npy_header(self.num_samples)
+        found = bytearray(len(header))
+        digital = np.empty((len(rows), NUM_LEADS, self.num_samples), np.dtype("<i2"))
+        for position, row in enumerate(rows):
+            offset = int(self._rows["ecg_offset"][row])
+            target = digital[position].reshape(-1).view(np.uint8)
+            with self._lock:
+                count = os.preadv(self._descriptor(row), [found, target], offset)
+            if count != len(header) + len(target) or found != header:
+                raise self._damaged(row, offset, f"is no int16 (12, {self.num_samples}) signal")
+        signal = np.divide(digital, np.float32(UNIT_PER_MV), dtype=np.float32)
+        signal[digital == MISSING] = np.nan
+        return signal
+
+    def read_meta(self, row: int) -> dict[str, Any]:
+        """The json of one row: ids, age, sex, statements, findings, measurements, quality."""
+        offset, text = self._read_member(row, "json")
+        try:
+            meta: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise self._damaged(row, offset, f"has a damaged json: {error}") from None
+        return meta
+
+    def read_caption(self, row: int) -> str | None:
+        """The caption of one row: the overlay's, else the shard's, else None."""
+        if int(row) in self._overlay:
+            return self._overlay[int(row)]
+        if self._rows["txt_offset"][row] < 0:
+            return None
+        offset, text = self._read_member(row, "txt")
+        try:
+            return text.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self._damaged(row, offset, "has a caption that is not UTF-8") from None
+
+    def rows_without_caption(self) -> NDArray[np.int64]:
+        """Rows for which `read_caption` gives None, ascending."""
+        rows = np.flatnonzero(self._rows["txt_offset"] < 0)
+        return rows[[int(row) not in self._overlay for row in rows]] if self._overlay else rows
+
+    def _read_member(self, row: int, field: str) -> tuple[int, bytes]:
+        offset, size = (
+            int(self._rows[f"{field}_offset"][row]),
+            int(self._rows[f"{field}_size"][row]),
+        )
+        with self._lock:
+            content = os.pread(self._descriptor(row), size, offset)
+        if len(content) != size:
+            raise self._damaged(row, offset, f"has a .{field} that is cut off")
+        return offset, content
+
+    def _descriptor(self, row: int) -> int:
+        """The open file of a row's shard; call with the lock held, as another may be closed."""
+        shard = int(self._shard_of_row[row])
+        if shard in self._open_files:
+            self._open_files.move_to_end(shard)
+            return self._open_files[shard]
+        if len(self._open_files) >= MAX_OPEN_SHARDS:
+            os.close(self._open_files.popitem(last=False)[1])
+        self._open_files[shard] = os.open(self._paths[shard], os.O_RDONLY)
+        return self._open_files[shard]
+
+    def _damaged(self, row: int, offset: int, what: str) -> ValueError:
+        path = self._paths[int(self._shard_of_row[row])]
+        return ValueError(
+            f"{path}: sample {self.key(row)} at byte {offset} {what}: "
+            f"run tools/shard verify {path.parent}"
+        )
+
+    def _read_overlay(self, path: Path) -> dict[int, str]:
+        row_of_key = {key: row for row, key in enumerate(self.keys)}
+        if len(row_of_key) < len(self):
+            raise ValueError(f"{path} cannot be used: keys occur twice in {_names(self._dirs)}")
+        overlay: dict[int, str] = {}
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    entry = json.loads(line)
+                    key, caption = entry["key"], entry["caption"]
+                except (ValueError, KeyError, TypeError):
+                    key = caption = None
+                if not isinstance(key, str) or not isinstance(caption, str):
+                    raise ValueError(f'{path} line {number} is not {{"key": ..., "caption": ...}}')
+                row = row_of_key.get(key)
+                if row is None:  # a caption of another split
+                    continue
+                if row in overlay:
+                    raise ValueError(f"{path} line {number}: {key} occurs twice")
+                overlay[row] = caption
+        if not overlay:
+            raise ValueError(f"{path} holds no caption for any record of {_names(self._dirs)}")
+        return overlay
+
+    def close(self) -> None:
+        """Close the shards' files; they are opened again when needed."""
+        with self._lock:
+            while self._open_files:
+                os.close(self._open_files.popitem()[1])
+
+    def __del__(self) -> None:
+        if hasattr(self, "_lock"):  # else the constructor has failed
+            self.close()
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths)) or "none given"
+
+
+def _open_index(directory: Path, shard: ShardEntry) -> NDArray[Any]:
+    tar = directory / shard["name"]
+    if not tar.is_file():
+        raise FileNotFoundError(f"{tar} is missing, though index.json lists it")
+    if tar.stat().st_size != shard["bytes"]:
+        raise ValueError(f"{tar} has {tar.stat().st_size} bytes, not {shard['bytes']}: damaged")
+    index = read_index_file(directory / shard["index"], shard["index_sha256"])
+    if index is None:
+        warnings.warn(
+            f"{directory / shard['index']} is absent or damaged: made again in memory from the tar",
+            stacklevel=3,
+        )
+        index = build_index(tar, checksums=False)
+    if len(index) != shard["records"]:
+        raise ValueError(f"{tar} holds {len(index)} samples, not {shard['records']}: damaged")
+    return index

@@ -1,0 +1,129 @@
+"""Checks every byte of a shard folder against what was recorded when it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esi_fast.data.shard_index import (
+    BLOCK,
+    INDEX_FILE,
+    SPLITS,
+    ShardEntry,
+    build_index,
+    map_file,
+    npy_header,
+    padded,
+    read_index_file,
+    read_shard_folder,
+)
+
+
+def verify_shards(
+    directory: Path, progress: Callable[[int], object] = lambda num_bytes: None
+) -> list[str]:
+    """Check every byte of a shard folder against what was recorded when it was written.
+
+    Args:
+        directory: a finished shard folder.
+        progress: called with the number of bytes just checked.
+
+    Returns:
+        One line a problem, naming the file and, for damage within a shard, the sample; empty when
+        all is well.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_shard_folder`.
+    """
+    folder = read_shard_folder(directory)
+    problems = []
+    shards: list[ShardEntry] = folder["shards"]
+    for shard in shards:
+        problems += _verify_shard(directory, shard, folder["num_samples"])
+        progress(shard["bytes"])
+    for name, expected in folder["files"].items():
+        path = directory / name
+        if not path.is_file():
+            problems.append(f"{name}: is absent")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            problems.append(f"{name}: its bytes have changed since it was written")
+    listed = {shard["name"] for shard in shards}
+    problems += [
+        f"{path.name}: is not in {INDEX_FILE}"
+        for path in sorted(directory.glob("*.tar"))
+        if path.name not in listed
+    ]
+    for split in SPLITS:
+        counted = sum(shard["records"] for shard in shards if shard["split"] == split)
+        if counted != folder["counts"][split]:
+            problems.append(f"{INDEX_FILE}: its shards hold {counted} {split} records, not "
+                            f"{folder['counts'][split]}")  # fmt: skip
+    return problems
+
+
+def _verify_shard(directory: Path, shard: ShardEntry, num_samples: int) -> list[str]:
+    name = shard["name"]
+    path = directory / name
+    index = read_index_file(directory / shard["index"], shard["index_sha256"])
+    problems = [] if index is not None else [f"{shard['index']}: is absent or damaged"]
+    if not path.is_file():
+        return [*problems, f"{name}: is absent"]
+    if path.stat().st_size != shard["bytes"]:
+        problems.append(f"{name}: has {path.stat().st_size} bytes, not {shard['bytes']}")
+    if path.stat().st_size == 0:
+        return problems
+    with path.open("rb") as file, map_file(file, name) as data:
+        if hashlib.sha256(data).hexdigest() != shard["sha256"]:
+            problems.append(f"{name}: its sha256 is not the recorded one")
+            problems += _damaged_samples(data, name, index)
+        try:
+            rebuilt = build_index(path)
+        except ValueError as error:
+            return [*problems, str(error)]
+        if len(rebuilt) != shard["records"]:
+            problems.append(f"{name}: holds {len(rebuilt)} samples, not {shard['records']}")
+        if index is not None and len(problems) == 0 and not np.array_equal(index, rebuilt):
+            problems.append(f"{shard['index']}: does not describe {name}")
+        header = npy_header(num_samples)
+        for row in rebuilt:
+            reason = _undecodable(data, row, header)
+            if reason:
+                problems.append(f"{name}: sample {row['key'].decode()} {reason}")
+    return problems
+
+
+def _damaged_samples(data: mmap.mmap, name: str, index: NDArray[Any] | None) -> list[str]:
+    """Samples whose bytes are not those written; the offsets are the index's, not the tar's."""
+    if index is None:
+        return []
+    starts = [int(row["ecg_offset"]) - BLOCK for row in index]
+    last = index[-1]
+    in_last = last["json_offset"] + last["json_size"], last["txt_offset"] + last["txt_size"]
+    ends = [*starts[1:], padded(int(max(in_last)))]
+    return [
+        f"{name}: sample {row['key'].decode()} is damaged (bytes {start} to {end - 1})"
+        for row, start, end in zip(index, starts, ends, strict=True)
+        if zlib.crc32(data[start:end]) != row["crc32"]
+    ]
+
+
+def _undecodable(data: mmap.mmap, row: Any, header: bytes) -> str:
+    start = int(row["ecg_offset"])
+    if data[start : start + len(header)] != header:
+        return f"has another signal shape or type at byte {start}"
+    for field in ("json", "txt"):
+        start, size = int(row[f"{field}_offset"]), int(row[f"{field}_size"])
+        if start < 0:
+            continue
+        try:
+            data[start : start + size].decode("utf-8")
+        except UnicodeDecodeError:
+            return f"has a .{field} that is not UTF-8 at byte {start}"
+    return ""

@@ -1,0 +1,97 @@
+"""Small trees of random format-16 records, for the tests of shards, loader and tools/shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from esi_fast.leads import STANDARD_LEADS
+from esi_fast.signal.catalogues import CatalogueEntry
+
+FS = 500.0
+DURATION = 2.0
+NUM_SAMPLES = 1000
+ADC_PER_MV = 200
+# aVF before aVL, as MIMIC-IV-ECG stores them.
+FILE_ORDER = (*STANDARD_LEADS[:4], "aVF", "aVL", *STANDARD_LEADS[6:])
+REPORTS = (
+    ("Sinus rhythm", "Normal ECG"),
+    ("Atrial fibrillation", "Left axis deviation"),
+    ("Sinus bradycardia", "Left bundle branch block"),
+)
+SETTINGS = {
+    "fs": FS,
+    "duration": DURATION,
+    "samples_per_shard": 5,
+    "val_fraction": 0.25,
+    "test_fraction": 0.25,
+    "measure": False,
+    "workers": 1,
+}
+
+
+@dataclass
+class Tree:
+    """A catalogue of given entries."""
+
+    root: Path
+    entries: list[CatalogueEntry]
+    source: str = "wfdb"
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[CatalogueEntry]:
+        return iter(self.entries)
+
+
+def write_record(stem: Path, digital: np.ndarray) -> None:
+    """Write (12, T) ADC units, rows in the standard order, as a WFDB record of 200 units a mV."""
+    ordered = digital[[STANDARD_LEADS.index(lead) for lead in FILE_ORDER]].astype("<i2")
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".dat").write_bytes(np.ascontiguousarray(ordered.T).tobytes())
+    lines = [f"{stem.name} 12 {FS:g} {digital.shape[1]}"]
+    for lead, row in zip(FILE_ORDER, ordered, strict=True):
+        checksum = np.int64(row.astype(np.int64).sum()).astype(np.int16)
+        lines.append(f"{stem.name}.dat 16 {ADC_PER_MV}(0)/mV 16 0 {row[0]} {checksum} 0 {lead}")
+    stem.with_suffix(".hea").write_text("\n".join(lines) + "\n")
+
+
+def entry_of(stem: Path, number: int) -> CatalogueEntry:
+    """The catalogue's entry of record ``number``: two records a patient."""
+    return CatalogueEntry(
+        key=f"k{number:03d}",
+        path=stem,
+        subject_id=f"p{number // 2}",
+        study_id=f"s{number}",
+        ecg_time=None,
+        age=40.0 + number,
+        sex=("male", "female", None)[number % 3],
+        statements=REPORTS[number % len(REPORTS)],
+        measurements={"heart_rate": 60.0 + number},
+        fold=None,
+    )
+
+
+def signal_of(number: int) -> np.ndarray:
+    """The (12, T) ADC units of record ``number``, within +-5 mV."""
+    random = np.random.default_rng(number)
+    return random.integers(-1000, 1001, (12, NUM_SAMPLES), dtype=np.int16)
+
+
+def make_tree(root: Path, num_records: int = 24) -> Tree:
+    """Write ``num_records`` random records below ``root``."""
+    entries = []
+    for number in range(num_records):
+        stem = root / f"r{number:03d}" / f"rec{number}"
+        write_record(stem, signal_of(number))
+        entries.append(entry_of(stem, number))
+    return Tree(root, entries)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -1,0 +1,623 @@
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shard_tree import (
+    ADC_PER_MV,
+    FILE_ORDER,
+    NUM_SAMPLES,
+    SETTINGS,
+    Tree,
+    contents,
+    entry_of,
+    make_tree,
+    signal_of,
+    write_record,
+)
+
+from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of, findings_of
+from esi_fast.data.journal import JOURNAL_FILE, Journal
+from esi_fast.data.shard_index import ShardWriter, build_index, read_index_file, tar_header
+from esi_fast.data.shards import split_of, write_shards
+from esi_fast.data.verify import verify_shards
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return make_tree(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def captions() -> CaptionDictionary:
+    return CaptionDictionary([])
+
+
+@pytest.fixture(scope="module")
+def built(
+    tree: Tree, captions: CaptionDictionary, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("shards") / "out"
+    write_shards(tree, out, captions=captions, **SETTINGS)
+    return out
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def samples_in(folder: Path) -> dict[str, dict[str, bytes]]:
+    """All samples of a folder as Python's own tarfile reads them."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                assert (member.mode, member.uid, member.gid, member.mtime) == (0o644, 0, 0, 0)
+                key, _, suffix = member.name.partition(".")
+                content = tar.extractfile(member)
+                assert content is not None
+                found.setdefault(key, {})[suffix] = content.read()
+    return found
+
+
+# ------------------------------------------------------------------------------------- contents
+
+
+def test_samples_hold_the_recordings_in_standard_order(built: Path, tree: Tree) -> None:
+    samples = samples_in(built)
+    assert sorted(samples) == [entry.key for entry in tree.entries]
+    for number, entry in enumerate(tree.entries):
+        ecg = np.load(io.BytesIO(samples[entry.key]["ecg.npy"]))
+        assert ecg.dtype == np.int16
+        np.testing.assert_array_equal(ecg, signal_of(number) * (1000 // ADC_PER_MV))
+
+
+def test_json_and_caption(built: Path, tree: Tree, captions: CaptionDictionary) -> None:
+    samples = samples_in(built)
+    for number, entry in enumerate(tree.entries):
+        findings = findings_of(entry.statements)
+        assert json.loads(samples[entry.key]["json"]) == {
+            "subject_id": entry.subject_id,
+            "study_id": entry.study_id,
+            "fs": 500.0,
+            "age": entry.age,
+            "sex": entry.sex,
+            "statements": list(entry.statements),
+            "findings": list(findings),
+            "concept_key": concept_key_of(findings),
+            "measurements": {"heart_rate": 60.0 + number},
+            "quality": {},
+            "source_leads": list(FILE_ORDER),
+        }
+        expected = compose(
+            entry.statements,
+            measurements=entry.measurements,
+            age=entry.age,
+            sex=entry.sex,
+            dictionary=captions,
+        )
+        caption = samples[entry.key]["txt"].decode()
+        assert f"{entry.measurements['heart_rate']:.0f}" in expected.text
+        assert f"{entry.measurements['heart_rate']:.0f}" in caption
+        assert len(caption.split()) > 3
+
+
+# webdataset leaves its last file to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_webdataset_reads_the_shards(built: Path, tree: Tree) -> None:
+    import webdataset
+
+    urls = [str(path) for path in sorted(built.glob("*.tar"))]
+    dataset = webdataset.WebDataset(urls, shardshuffle=False).decode()
+    ours = samples_in(built)
+    keys = []
+    for sample in dataset:
+        keys.append(sample["__key__"])
+        number = int(sample["__key__"][1:])
+        np.testing.assert_array_equal(sample["ecg.npy"], signal_of(number) * 5)
+        assert sample["json"]["study_id"] == f"s{number}"
+        assert sample["txt"] == ours[sample["__key__"]]["txt"].decode()
+    assert sorted(keys) == [entry.key for entry in tree.entries]
+
+
+def test_tar_lists_every_member(built: Path) -> None:
+    for path in sorted(built.glob("*.tar")):
+        listing = subprocess.run(["tar", "tf", path], check=True, capture_output=True, text=True)
+        assert listing.stderr == ""
+        index = np.load(path.with_suffix(".idx.npy"))
+        expected = [f"{k.decode()}.{s}" for k in index["key"] for s in ("ecg.npy", "json", "txt")]
+        assert listing.stdout.split() == expected
+
+
+@pytest.mark.parametrize(("name", "size"), [("a.json", 0), ("k" * 92 + ".ecg.npy", 8**11 - 1)])
+def test_tar_header_equals_that_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert tar_header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_tar_header_refuses_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        tar_header("k" * 101, 1)
+    with pytest.raises(ValueError, match="does not fit"):
+        tar_header("k", 8**11)
+
+
+def test_without_a_dictionary_there_are_no_captions(tree: Tree, tmp_path: Path) -> None:
+    summary = write_shards(tree, tmp_path / "out", **SETTINGS)
+    assert not summary.captions
+    assert all(
+        set(sample) == {"ecg.npy", "json"} for sample in samples_in(tmp_path / "out").values()
+    )
+    for path in (tmp_path / "out").glob("*.idx.npy"):
+        assert (np.load(path)["txt_offset"] == -1).all()
+
+
+def test_measure_fills_in_only_what_is_absent(tmp_path: Path) -> None:
+    # Ten sharp beats a minute apart by 0.5 s: 120 bpm.
+    digital = np.zeros((12, NUM_SAMPLES), np.int16)
+    for beat in range(100, NUM_SAMPLES, 250):
+        digital[:, beat : beat + 20] = (200 * np.hanning(20)).astype(np.int16)
+    entries = []
+    for number in range(2):
+        write_record(tmp_path / f"rec{number}", digital)
+        entries.append(entry_of(tmp_path / f"rec{number}", number))
+    entries[1] = replace(entries[1], measurements={})
+    settings = SETTINGS | {"measure": True, "val_fraction": 0.0, "test_fraction": 0.0}
+    write_shards(Tree(tmp_path, entries), tmp_path / "out", **settings)
+    metas = [json.loads(s["json"]) for s in samples_in(tmp_path / "out").values()]
+    assert metas[0]["measurements"]["heart_rate"] == 60.0  # the machine's
+    assert metas[1]["measurements"]["heart_rate"] == pytest.approx(120, abs=2)
+
+
+def test_missing_and_saturated_samples(tmp_path: Path) -> None:
+    digital = signal_of(0)
+    digital[2, 10:20] = -32768  # format 16's "no sample"
+    digital[7, 5] = 30000  # 150 mV, far beyond int16 at 1 uV
+    digital[8, 5] = -30000
+    write_record(tmp_path / "rec", digital)
+    out = tmp_path / "out"
+    summary = write_shards(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), out, **SETTINGS)
+    (sample,) = samples_in(out).values()
+    ecg = np.load(io.BytesIO(sample["ecg.npy"]))
+    assert (ecg[2, 10:20] == -32768).all()
+    assert (ecg == -32768).sum() == 10
+    assert (ecg[7, 5], ecg[8, 5]) == (32767, -32767)
+    assert json.loads(sample["json"])["quality"] == {
+        "missing": {"III": 0.01},
+        "clipped": ["V2", "V3"],
+    }
+    assert summary.quality == {"missing": 1, "clipped": 1}
+    (row,) = rows_of(out / "records.csv")
+    assert row["quality"] == "clipped;missing"
+
+
+def test_short_records_are_padded_as_missing(tmp_path: Path) -> None:
+    write_record(tmp_path / "rec", signal_of(0)[:, :600])
+    out = tmp_path / "out"
+    write_shards(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), out, **SETTINGS)
+    (sample,) = samples_in(out).values()
+    ecg = np.load(io.BytesIO(sample["ecg.npy"]))
+    assert ecg.shape == (12, NUM_SAMPLES)
+    assert (ecg[:, 600:] == -32768).all()
+    np.testing.assert_array_equal(ecg[:, :600], signal_of(0)[:, :600] * 5)
+
+
+# --------------------------------------------------------------------------- splits and listings
+
+
+def test_no_patient_is_in_two_splits(built: Path) -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows_of(built / "records.csv"):
+        splits.setdefault(row["subject_id"], set()).add(row["split"])
+        assert row["shard"].startswith(row["split"])
+    assert all(len(found) == 1 for found in splits.values())
+    assert {split for found in splits.values() for split in found} == {"train", "val", "test"}
+
+
+def test_split_shares_and_stability() -> None:
+    ids = [str(number) for number in range(10_000)]
+    splits = [split_of(one, 0.1, 0.2) for one in ids]
+    assert splits.count("val") == pytest.approx(1000, abs=100)
+    assert splits.count("test") == pytest.approx(2000, abs=150)
+    # Another share for one split moves nobody between the other one and training.
+    wider = [split_of(one, 0.3, 0.2) for one in ids]
+    assert [one == "test" for one in splits] == [one == "test" for one in wider]
+    assert all(
+        after == "val" for before, after in zip(splits, wider, strict=True) if before == "val"
+    )
+    # By sha256sum: p0 0.088, p1 0.962, p2 0.224, p3 0.265. Existing shards rely on this.
+    golden = ["test", "val", "test", "train"]
+    assert [split_of(one, 0.25, 0.25) for one in ("p0", "p1", "p2", "p3")] == golden
+
+
+def test_records_csv_says_where_each_record_is(built: Path) -> None:
+    rows = rows_of(built / "records.csv")
+    assert len(rows) == 24
+    for row in rows:
+        index = np.load(built / row["shard"].replace(".tar", ".idx.npy"))
+        entry = index[int(row["position"])]
+        assert entry["key"].decode() == row["key"]
+        assert entry["concept_key"] == int(row["concept_key"][:15], 16)
+
+
+def test_index_json(built: Path) -> None:
+    folder = json.loads((built / "index.json").read_text())
+    assert folder["unit"] == "uV"
+    assert folder["fs"] == 500.0
+    assert folder["num_samples"] == NUM_SAMPLES
+    assert sum(folder["counts"][split] for split in ("train", "val", "test")) == 24
+    assert [shard["name"] for shard in folder["shards"]] == [
+        path.name
+        for split in ("train", "val", "test")
+        for path in sorted(built.glob(f"{split}-*.tar"))
+    ]
+    assert max(shard["records"] for shard in folder["shards"]) == 5
+    assert not (built / JOURNAL_FILE).exists()
+
+
+def test_index_is_rebuilt_from_the_tar(built: Path) -> None:
+    for path in sorted(built.glob("*.tar")):
+        np.testing.assert_array_equal(build_index(path), np.load(path.with_suffix(".idx.npy")))
+
+
+def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 12)
+    stems = [entry.path for entry in tree.entries]
+    with stems[0].with_suffix(".dat").open("r+b") as file:
+        file.truncate(1000)
+    stems[1].with_suffix(".dat").unlink()
+    stems[2].with_suffix(".hea").unlink()
+    stems[3].with_suffix(".hea").write_text("not a header\n")
+    with stems[4].with_suffix(".dat").open("r+b") as file:
+        file.write(b"\x01\x02")
+    write_record(stems[5], np.full((12, NUM_SAMPLES), -32768, np.int16))
+    tree.entries[6] = replace(tree.entries[6], key="a.b/c")
+    tree.entries[7] = replace(tree.entries[7], key=tree.entries[8].key, subject_id="p4")
+    tree.entries[9] = replace(tree.entries[9], sex="unknown")
+    captions = CaptionDictionary([])
+    summary = write_shards(tree, tmp_path / "out", captions=captions, **SETTINGS)
+    kinds = {row["key"]: row["kind"] for row in rows_of(tmp_path / "out" / "rejected.csv")}
+    assert kinds == {
+        "k000": "truncated",
+        "k001": "missing",
+        "k002": "missing",
+        "k003": "format",
+        "k004": "checksum",
+        "k005": "empty",
+        "a.b/c": "key",
+        "k008": "duplicate",
+        "k009": "description",
+    }
+    assert sum(summary.records.values()) == 3
+    assert summary.rejected["missing"] == 2
+    assert sorted(samples_in(tmp_path / "out")) == ["k008", "k010", "k011"]
+    assert verify_shards(tmp_path / "out") == []
+
+
+def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no records in"):
+        write_shards(Tree(tmp_path, []), tmp_path / "empty", **SETTINGS)
+    tree = make_tree(tmp_path / "tree", 4)
+    for entry in tree.entries:
+        entry.path.with_suffix(".dat").unlink()
+    with pytest.raises(ValueError, match=r"all 4 records of .*rejected\.csv"):
+        write_shards(tree, tmp_path / "out", **SETTINGS)
+    assert sorted(contents(tmp_path / "out")) == ["rejected.csv"]
+    assert len(rows_of(tmp_path / "out" / "rejected.csv")) == 4
+
+
+def test_a_vanished_source_is_an_error(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 2)
+    tree.root.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="vanished"):
+        write_shards(tree, tmp_path / "out", **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("fs", 0.0), ("duration", float("nan")), ("samples_per_shard", 0), ("val_fraction", 0.9),
+     ("test_fraction", -0.1), ("workers", -1)],
+)  # fmt: skip
+def test_senseless_settings_are_refused(
+    tree: Tree, tmp_path: Path, setting: str, value: float
+) -> None:
+    with pytest.raises(ValueError, match=setting):
+        write_shards(tree, tmp_path / "out", **(SETTINGS | {setting: value}))
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------- same bytes, whatever happens
+
+
+def test_workers_do_not_change_the_bytes(
+    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
+) -> None:
+    write_shards(tree, tmp_path / "out", captions=captions, **(SETTINGS | {"workers": 2}))
+    assert contents(tmp_path / "out") == contents(built)
+
+
+def test_a_moved_tree_gives_the_same_bytes(
+    captions: CaptionDictionary, built: Path, tmp_path: Path
+) -> None:
+    moved = make_tree(tmp_path / "tree")
+    write_shards(moved, tmp_path / "out", captions=captions, **SETTINGS)
+    assert contents(tmp_path / "out") == contents(built)
+
+
+def at_step(stop_at: int, action: Callable[[], None], patch: pytest.MonkeyPatch) -> list[int]:
+    """Do ``action`` at the ``stop_at``-th step that changes what is on disk; counts the steps."""
+    steps = [0]
+
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **options: object) -> object:
+            steps[0] += 1
+            if steps[0] == stop_at:
+                action()
+            return function(*args, **options)
+
+        return step
+
+    patch.setattr(os, "fsync", counted(os.fsync))
+    patch.setattr(Path, "replace", counted(Path.replace))
+    patch.setattr(Path, "unlink", counted(Path.unlink))
+    patch.setattr(ShardWriter, "add", counted(ShardWriter.add))
+    return steps
+
+
+def count_steps(tree: Tree, captions: CaptionDictionary, out: Path) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        steps = at_step(-1, lambda: None, patch)
+        write_shards(tree, out, captions=captions, **SETTINGS)
+    return steps[0]
+
+
+def killed_at(step: int, tree: Tree, captions: CaptionDictionary, out: Path, resume: bool) -> None:
+    """Build in a child process that kills itself at a step."""
+    child = os.fork()
+    if child == 0:
+        at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
+        write_shards(tree, out, captions=captions, resume=resume, **SETTINGS)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_killed_at_any_step_and_resumed(
+    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
+) -> None:
+    num_steps = count_steps(tree, captions, tmp_path / "whole")
+    assert num_steps > 60
+    # Every step of the ending, and every fourth before it.
+    for step in [*range(1, num_steps - 14, 4), *range(num_steps - 14, num_steps + 1)]:
+        out = tmp_path / f"killed-{step}"
+        killed_at(step, tree, captions, out, resume=False)
+        if (out / "index.json").exists():  # only the journal was still to be dropped
+            assert step > num_steps - 5
+        else:
+            with pytest.raises(FileExistsError, match="--resume"):
+                write_shards(tree, out, captions=captions, **SETTINGS)
+        write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+        assert contents(out) == contents(built), f"step {step} of {num_steps}"
+
+
+def test_killed_again_and_again(
+    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for attempt in range(4):
+        killed_at(14, tree, captions, out, resume=attempt > 0)
+        assert not (out / "index.json").exists()
+    summary = write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    assert 1 <= summary.resumed < summary.shards
+    assert sum(summary.records.values()) == 24
+    assert contents(out) == contents(built)
+
+
+def test_a_full_disk_keeps_what_is_finished(
+    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(40, full, patch)
+        with pytest.raises(OSError, match="No space left on device"):
+            write_shards(tree, out, captions=captions, **SETTINGS)
+    assert list(out.glob("*.tar"))
+    assert not (out / "index.json").exists()
+    write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    assert contents(out) == contents(built)
+
+
+def unfinished(tree: Tree, captions: CaptionDictionary, out: Path) -> Path:
+    killed_at(40, tree, captions, out, resume=False)
+    assert len(list(out.glob("*.tar"))) >= 2
+    return out
+
+
+def test_resume_makes_a_lost_or_short_shard_again(
+    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
+) -> None:
+    out = unfinished(tree, captions, tmp_path / "out")
+    with sorted(out.glob("*.tar"))[0].open("r+b") as file:
+        file.truncate(700)
+    write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    assert contents(out) == contents(built)
+
+
+def test_resume_of_a_finished_folder_changes_nothing(
+    tree: Tree, captions: CaptionDictionary, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = write_shards(tree, out, captions=captions, **SETTINGS)
+    before = contents(out)
+    again = write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    assert contents(out) == before
+    assert again.records == first.records
+    assert again.resumed == first.shards
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("fs", 250.0), ("samples_per_shard", 6), ("val_fraction", 0.2), ("measure", True)],
+)
+def test_resume_with_other_settings_is_refused(
+    tree: Tree, captions: CaptionDictionary, tmp_path: Path, setting: str, value: float
+) -> None:
+    out = unfinished(tree, captions, tmp_path / "out")
+    with pytest.raises(FileExistsError, match=f"{setting}="):
+        write_shards(tree, out, captions=captions, resume=True, **(SETTINGS | {setting: value}))
+    with pytest.raises(FileExistsError, match="captions="):
+        write_shards(tree, out, resume=True, **SETTINGS)
+
+
+def test_resume_of_a_changed_catalogue_is_refused(
+    tree: Tree, captions: CaptionDictionary, tmp_path: Path
+) -> None:
+    out = unfinished(tree, captions, tmp_path / "out")
+    changed = Tree(tree.root, [replace(tree.entries[0], age=1.0), *tree.entries[1:]])
+    with pytest.raises(ValueError, match="catalogue has changed"):
+        write_shards(changed, out, captions=captions, resume=True, **SETTINGS)
+    with pytest.raises(ValueError, match="catalogue has changed"):
+        write_shards(
+            Tree(tree.root, tree.entries[:2]), out, captions=captions, resume=True, **SETTINGS
+        )
+
+
+def test_two_builds_do_not_write_one_folder(tree: Tree, tmp_path: Path) -> None:
+    columns = (("a",), ("b",))
+    with (
+        Journal(tmp_path, {}, columns, resume=False),
+        pytest.raises(FileExistsError, match="another process"),
+    ):
+        write_shards(tree, tmp_path, resume=True, **SETTINGS)
+
+
+def test_other_folders_are_not_written_into(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError):
+            write_shards(tree, tmp_path, resume=resume, **SETTINGS)
+    with pytest.raises(FileExistsError, match="is a file"):
+        write_shards(tree, tmp_path / "thesis.txt", **SETTINGS)
+    assert contents(tmp_path) == {"thesis.txt": b"precious"}
+
+
+# ------------------------------------------------------------------------------------ verification
+
+
+def test_verify_finds_nothing_in_sound_shards(built: Path) -> None:
+    checked: list[int] = []
+    assert verify_shards(built, checked.append) == []
+    assert sum(checked) == sum(path.stat().st_size for path in built.glob("*.tar"))
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for name, content in contents(folder).items():
+        (to / name).write_bytes(content)
+    return to
+
+
+def flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_verify_names_the_sample_of_any_flipped_byte(built: Path, tmp_path: Path) -> None:
+    out = copy_of(built, tmp_path / "out")
+    tar = sorted(out.glob("train-*.tar"))[1]
+    index = np.load(tar.with_suffix(".idx.npy"))
+    starts = [*(index["ecg_offset"] - 512), tar.stat().st_size - 1024]
+    random = np.random.default_rng(0)
+    for offset in [0, 124, 150, *random.integers(0, starts[-1], 40)]:
+        flip(tar, int(offset))
+        problems = verify_shards(out)
+        position = int(np.searchsorted(starts, offset, side="right")) - 1
+        key = index["key"][position].decode()
+        assert any(tar.name in one and f"sample {key} is damaged" in one for one in problems), (
+            offset
+        )
+        others = {one.decode() for one in index["key"]} - {key}
+        assert not any(f"sample {other} is damaged" in one for other in others for one in problems)
+        flip(tar, int(offset))
+    assert verify_shards(out) == []
+
+
+def test_verify_finds_damage_outside_the_samples(built: Path, tmp_path: Path) -> None:
+    out = copy_of(built, tmp_path / "out")
+    tar = sorted(out.glob("*.tar"))[0]
+    index = tar.with_suffix(".idx.npy")
+    for path, offset in (
+        (tar, tar.stat().st_size - 1),
+        (index, 200),
+        (out / "records.csv", 40),
+        (out / "rejected.csv", 3),
+    ):
+        flip(path, offset)
+        assert any(path.name in one for one in verify_shards(out)), path.name
+        flip(path, offset)
+    content = index.read_bytes()
+    index.unlink()
+    assert verify_shards(out) == [f"{index.name}: is absent or damaged"]
+    index.write_bytes(content)
+    (out / "train-000099.tar").write_bytes(b"")
+    assert verify_shards(out) == ["train-000099.tar: is not in index.json"]
+    (out / "train-000099.tar").unlink()
+    tar.unlink()
+    assert verify_shards(out) == [f"{tar.name}: is absent"]
+
+
+def test_verify_sees_an_index_that_describes_another_tar(built: Path, tmp_path: Path) -> None:
+    import hashlib
+
+    out = copy_of(built, tmp_path / "out")
+    folder = json.loads((out / "index.json").read_text())
+    shard = folder["shards"][0]
+    rows = np.load(out / shard["index"])
+    rows["json_size"][0] += 1
+    np.save(out / shard["index"], rows)
+    shard["index_sha256"] = hashlib.sha256((out / shard["index"]).read_bytes()).hexdigest()
+    (out / "index.json").write_text(json.dumps(folder))
+    assert read_index_file(out / shard["index"], shard["index_sha256"]) is not None
+    assert verify_shards(out) == [f"{shard['index']}: does not describe {shard['name']}"]
+
+
+def test_verify_refuses_what_is_no_finished_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        verify_shards(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="--resume"):
+        verify_shards(tmp_path)
+    (tmp_path / "index.json").write_text('{"format": "something else"}')
+    with pytest.raises(ValueError, match="build it again"):
+        verify_shards(tmp_path)
+
+
+def test_build_index_names_the_damaged_byte(built: Path, tmp_path: Path) -> None:
+    tar = sorted(built.glob("*.tar"))[0]
+    content = tar.read_bytes()
+    (tmp_path / "cut.tar").write_bytes(content[:-2000])
+    with pytest.raises(ValueError, match=r"cut\.tar: (k\d+\.\w+ at byte \d+ is cut off|ends at)"):
+        build_index(tmp_path / "cut.tar")
+    (tmp_path / "header.tar").write_bytes(b"\xff" + content[1:])
+    with pytest.raises(ValueError, match=r"header\.tar: damaged tar header at byte 0"):
+        build_index(tmp_path / "header.tar")
+    (tmp_path / "empty.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"empty\.tar: is empty"):
+        build_index(tmp_path / "empty.tar")
