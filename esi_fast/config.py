@@ -1,0 +1,284 @@
+"""Recipes: dataclasses, read strictly from TOML, overridden on the command line.
+
+A recipe is one table for each group below, and a ``[deepspeed]`` table that goes to DeepSpeed as it
+is. An unknown key or a value of the wrong type is an error that names it. Every field is also a
+flag: ``--optim.lr 1e-4``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+
+from esi_fast.cli import UsageError
+
+RECIPES = Path(__file__).resolve().parent.parent / "tools" / "recipes"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes."""
+
+    encoder: str = "convnextv2_base"
+    """ECG encoder: a name of list_models."""
+    drop_path: float = 0.1
+    """Stochastic depth of the ECG encoder."""
+    embed_dim: int = 512
+    """Width of the shared embedding space."""
+    max_tokens: int = 256
+    """Captions are cut to this many tokens."""
+    text_model: str = "michiyasunaga/BioLinkBERT-base"
+    """A BERT by hub name or local path; empty builds a small one from the four sizes below."""
+    text_vocab: int = 2000
+    """Small BERT: vocabulary learned from the captions."""
+    text_hidden: int = 128
+    """Small BERT: width."""
+    text_layers: int = 2
+    """Small BERT: layers."""
+    text_heads: int = 4
+    """Small BERT: attention heads."""
+    decoder_dim: int = 768
+    """Caption decoder: width."""
+    decoder_layers: int = 6
+    """Caption decoder: layers."""
+    decoder_heads: int = 12
+    """Caption decoder: attention heads."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the batches come from."""
+
+    shards: tuple[Path, ...] = ()
+    """Folders that tools/shard wrote."""
+    captions: Path | None = None
+    """JSON lines of key and caption that replace the captions in the shards."""
+    batch_size: int = 64
+    """Records a step on each process."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, and a learning rate that warms up and then steps down."""
+
+    lr: float = 5e-5
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """On matrices only."""
+    warmup_epochs: float = 5.0
+    """Linear warm-up."""
+    decay_epochs: float = 10.0
+    """The learning rate steps down every so many epochs; 0 is never."""
+    decay_factor: float = 0.1
+    """... by this factor."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop."""
+
+    epochs: float = 30.0
+    """How long."""
+    seed: int = 0
+    """Of weights, order and dropout."""
+    contrastive_weight: float = 1.0
+    """Weight of the contrastive loss."""
+    captioning_weight: float = 1.0
+    """Weight of the captioning loss."""
+    soft_targets: bool = True
+    """Records with equal findings are not each other's negatives."""
+    log_every: int = 10
+    """Steps between console lines."""
+    save_every: int = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """How many of the last checkpoints stay."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that defines a pretraining run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    deepspeed: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Handed to DeepSpeed as it is; ZeRO-1 and bf16 if it does not say otherwise."""
+
+
+@dataclass(frozen=True)
+class Invocation(Recipe):
+    """Pretrain ESI on shards; start it with deepspeed, torchrun or plain python."""
+
+    out: Path = Path()
+    """The run folder to make; an existing one is continued with --resume, never overwritten."""
+    recipe: str | None = None
+    """A TOML file, or the name of one in tools/recipes; the flags below override it."""
+    resume: str | None = None
+    """Continue from 'latest' or from a checkpoint by name."""
+    deepspeed_config: Path | None = None
+    """A DeepSpeed JSON file in place of the recipe's [deepspeed] table."""
+
+
+def parse_pretrain(argv: list[str]) -> Invocation:
+    """Read the command line of ``tools/pretrain.py``.
+
+    Raises:
+        UsageError: an unknown recipe key, a wrong value, a missing file.
+        SystemExit: an unknown flag or ``--help``, by tyro.
+    """
+    # DeepSpeed's launcher puts it before everything else; the rank comes from the environment.
+    argv = [item for item in argv if not item.startswith(("--local_rank=", "--local-rank="))]
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--recipe")
+    files.add_argument("--deepspeed-config", "--deepspeed_config", type=Path)
+    named, _ = files.parse_known_args(argv)
+    tables = _read_recipe(named.recipe) if named.recipe else {}
+    if named.deepspeed_config:
+        tables["deepspeed"] = _read_json(named.deepspeed_config)
+    recipe = _validate(tables)
+    groups = {item.name: getattr(recipe, item.name) for item in fields(Recipe)}
+    invocation = tyro.cli(
+        Invocation,
+        prog="tools/pretrain.py",
+        default=Invocation(**groups),
+        args=argv,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    if invocation.out == Path():
+        raise UsageError("--out is missing: name the run folder to make")
+    _check_ranges(invocation)
+    return invocation
+
+
+def _read_recipe(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if not path.suffix:
+        path = RECIPES / f"{name}.toml"
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise UsageError(f"recipe {name} does not exist; tools/recipes has {known}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {path} is not TOML: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"--deepspeed-config {path} does not exist") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"--deepspeed-config {path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"--deepspeed-config {path} must hold one JSON object")
+    return content
+
+
+def _validate(tables: dict[str, Any]) -> Recipe:
+    from pydantic import TypeAdapter, ValidationError
+
+    _refuse_unknown(tables)
+    adapter = TypeAdapter(Recipe)
+    try:
+        recipe = adapter.validate_python(tables)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where} = {first['input']!r}: {first['msg']}") from None
+    _check_ranges(recipe)
+    return recipe
+
+
+def _check_ranges(recipe: Recipe) -> None:
+    for where, value in (
+        ("data.batch_size", recipe.data.batch_size),
+        ("train.epochs", recipe.train.epochs),
+        ("train.log_every", recipe.train.log_every),
+        ("train.save_every", recipe.train.save_every),
+        ("train.keep_checkpoints", recipe.train.keep_checkpoints),
+        ("optim.lr", recipe.optim.lr),
+    ):
+        if value <= 0:
+            raise UsageError(f"{where} = {value}: must be greater than 0")
+
+
+def _refuse_unknown(tables: dict[str, Any]) -> None:
+    owners = get_type_hints(Recipe)
+    for name, table in tables.items():
+        _check_key(name, list(owners), name)
+        if not isinstance(table, dict):
+            raise UsageError(f"{name} = {table!r}: must be a table, [{name}]")
+        if name != "deepspeed":
+            known = [item.name for item in fields(owners[name])]
+            for key in table:
+                _check_key(key, known, f"{name}.{key}")
+
+
+def _check_key(key: str, known: list[str], where: str) -> None:
+    if key not in known:
+        nearest = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
+        raise UsageError(f"unknown recipe key {where}; {hint}")
+
+
+def deepspeed_config(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
+    """The dictionary for ``deepspeed.initialize``: the recipe's table and what follows from it.
+
+    Raises:
+        UsageError: the table sets what the recipe sets elsewhere.
+    """
+    derived = {
+        "train_micro_batch_size_per_gpu": recipe.data.batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": recipe.optim.clip,
+        "steps_per_print": 1 << 30,
+    }
+    for key in (*derived, "train_batch_size", "optimizer", "scheduler"):
+        if key in recipe.deepspeed:
+            raise UsageError(f"deepspeed.{key}: set it in [data], [optim] or [train] instead")
+    defaults: dict[str, Any] = {
+        "zero_optimization": {"stage": 1},
+        "bf16": {"enabled": on_gpu},
+    }
+    return defaults | recipe.deepspeed | derived
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML that reads back equal."""
+    lines: list[str] = []
+
+    def write(table: dict[str, Any], name: str) -> None:
+        lines.append(f"[{name}]")
+        nested = {key: value for key, value in table.items() if isinstance(value, dict)}
+        for key, value in table.items():
+            if key not in nested and value is not None:
+                lines.append(f"{key} = {_toml_value(value)}")
+        lines.append("")
+        for key, value in nested.items():
+            write(value, f"{name}.{key}")
+
+    for group in fields(Recipe):
+        value = getattr(recipe, group.name)
+        write(value if isinstance(value, dict) else asdict(value), group.name)
+    return "\n".join(lines)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    # TOML's strings, numbers and booleans are written as JSON's.
+    return json.dumps(value)

@@ -1,0 +1,63 @@
+"""The model card: what a model is, how it was made, and what it must not be used for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from esi_fast.models.esi import ESI
+
+_CARD = """---
+library_name: esi_fast
+tags: [ecg, electrocardiogram, contrastive-learning]
+---
+
+# ESI, {encoder}
+
+An ECG encoder, a text encoder and a caption decoder in one embedding space, trained with esi_fast.
+{parameters:.1f} M parameters. Input: 12 standard leads in millivolts, {fs:g} Hz, {seconds:g} s.
+
+**Not a medical device.** For research; no diagnosis or treatment may rest on what it says. Its
+training data, and so its uses, are bound by the licence of the recordings named in the recipe.
+
+```python
+import esi_fast as ef
+
+model = ef.ESI.from_pretrained("DIR")
+record = ef.read_record("RECORD")
+embedding = model.encode_ecg(model.preprocess(record)[None])
+```
+
+## Training
+
+Checkpoint {tag}; last logged step: {metrics}.
+
+```toml
+{recipe}
+```
+"""
+
+
+def write_card(path: Path, model: ESI, run: Path, tag: str) -> None:
+    """Write the card of an exported model.
+
+    Args:
+        path: the file, ``README.md``.
+        model: the model.
+        run: its run folder, for the recipe and the last metrics.
+        tag: the checkpoint.
+    """
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1]) if lines else {}
+    shown = ("step", "loss", "contrastive", "captioning")
+    config = model.config
+    card = _CARD.format(
+        encoder=config.encoder,
+        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
+        fs=config.fs,
+        seconds=config.num_samples / config.fs,
+        tag=tag,
+        metrics=", ".join(f"{name} {last[name]:.4g}" for name in shown if name in last) or "none",
+        recipe=(run / "recipe.toml").read_text().strip(),
+    )
+    path.write_text(card)

@@ -1,0 +1,116 @@
+"""ConvNeXt V2 in one dimension, channels-last from the stem to the head.
+
+Architecture and sizes: Woo et al., "ConvNeXt V2" (CVPR 2023), section 3 and table 8, with time in
+the place of the image. T samples become floor(T/4) steps, then a half, a quarter and an eighth.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esi_fast.kernels.nn import ConvNeXtV2Block1d
+
+# name -> blocks a stage, channels a stage
+VARIANTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "convnextv2_atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+    "convnextv2_femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "convnextv2_pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "convnextv2_nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "convnextv2_tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "convnextv2_base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "convnextv2_large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "convnextv2_huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
+}
+STEM_STRIDE = 4
+TOKEN_STRIDE = 32  # samples of the record behind one token of the last stage
+
+
+class PatchConv1d(nn.Module):
+    """A convolution whose stride is its width, on ``(B, T, C)``: one matrix product, no permute.
+
+    Equivalent to: ``nn.Conv1d(in_channels, out_channels, width, stride=width)`` on the transposed
+    input, whose weights it loads unchanged. A remainder of T is dropped, as there.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, width))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """``(B, T, in)`` -> ``(B, T // width, out)``."""
+        num_patches = x_BTC.shape[1] // self.width
+        patches = x_BTC[:, : num_patches * self.width].reshape(x_BTC.shape[0], num_patches, -1)
+        return F.linear(patches, self.weight.transpose(1, 2).flatten(1), self.bias)
+
+
+class ConvNeXtV2Encoder1d(nn.Module):
+    """The encoder.
+
+    Args:
+        depths, channels: blocks and channels of the four stages.
+        in_chans: leads.
+        num_classes: width of a linear head on the pooled features; 0 gives the features themselves.
+        drop_path: probability at the last block of dropping its branch, rising linearly from 0.
+    """
+
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        channels: tuple[int, ...],
+        *,
+        in_chans: int = 12,
+        num_classes: int = 0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_features = channels[-1]
+        stem = PatchConv1d(in_chans, channels[0], STEM_STRIDE)
+        self.downsample_layers = nn.ModuleList([nn.Sequential(stem, _layer_norm(channels[0]))])
+        for before, after in pairwise(channels):
+            layers = nn.Sequential(_layer_norm(before), PatchConv1d(before, after, 2))
+            self.downsample_layers.append(layers)
+        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        self.stages = nn.ModuleList()
+        for depth, width in zip(depths, channels, strict=True):
+            blocks = [ConvNeXtV2Block1d(width, drop_path=rates.pop(0)) for _ in range(depth)]
+            self.stages.append(nn.Sequential(*blocks))
+        self.norm = _layer_norm(channels[-1])
+        self.head = nn.Linear(channels[-1], num_classes) if num_classes else nn.Identity()
+        self.apply(_init_weights)
+
+    def forward_features(self, x_BLT: Tensor) -> Tensor:
+        """``(B, L, T)`` -> the tokens of the last stage, ``(B, T // 32, C)``."""
+        x_BTC = x_BLT.transpose(1, 2)
+        for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x_BTC = stage(downsample(x_BTC))
+        return x_BTC
+
+    def forward_head(self, tokens_BTC: Tensor, pre_logits: bool = False) -> Tensor:
+        """Mean over time, LayerNorm, head: ``(B, T, C)`` -> ``(B, C)`` or ``(B, num_classes)``."""
+        pooled_BC = self.norm(tokens_BTC.mean(dim=1))
+        return pooled_BC if pre_logits else self.head(pooled_BC)
+
+    def forward(self, x_BLT: Tensor) -> Tensor:
+        """``(B, L, T)`` -> ``(B, C)``, or ``(B, num_classes)`` with a head."""
+        return self.forward_head(self.forward_features(x_BLT))
+
+
+def _layer_norm(channels: int) -> nn.LayerNorm:
+    return nn.LayerNorm(channels, eps=1e-6)
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | PatchConv1d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, ConvNeXtV2Block1d):
+        nn.init.trunc_normal_(module.dwconv.weight, std=0.02)
+        if module.dwconv.bias is not None:
+            nn.init.zeros_(module.dwconv.bias)

@@ -1,0 +1,296 @@
+"""ESI: an ECG encoder and a text encoder in one embedding space, and a caption decoder.
+
+After "ECG Semantic Integrator" (Yu, Guo & Sano, TMLR 2024), sections 3.2 and 3.3, in the ``fixed``
+arithmetic of this project: BERT is bidirectional for the contrastive embedding only; the decoder
+reads token embeddings causally and cross-attends to the sequence of ECG tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esi_fast.leads import NUM_LEADS
+from esi_fast.models.convnext1d import TOKEN_STRIDE
+from esi_fast.models.decoder import CaptionDecoder
+from esi_fast.models.factory import create_model
+from esi_fast.models.text import TextEncoder, load_text_model, small_bert_config, train_wordpiece
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from esi_fast.signal.records import ECGRecord
+
+WEIGHTS_FILE, CONFIG_FILE, TEXT_CONFIG_FILE = "model.safetensors", "config.json", "text_config.json"
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+@dataclass(frozen=True)
+class ESIConfig:
+    """Everything that the architecture and the arithmetic depend on; flat, as ``config.json``.
+
+    Attributes:
+        encoder: a name of ``list_models``.
+        fs: Hz that the encoder expects.
+        num_samples: T of the records it was trained on.
+        ecg_scale: millivolts are multiplied by it; the same for every record, so voltage stays.
+        drop_path: stochastic depth of the encoder.
+        embed_dim: D, the width of the shared space.
+        max_tokens: captions are cut to this many tokens.
+        decoder_dim, decoder_layers, decoder_heads: of the caption decoder.
+    """
+
+    encoder: str = "convnextv2_base"
+    fs: float = 500.0
+    num_samples: int = 5000
+    ecg_scale: float = 4.0
+    drop_path: float = 0.0
+    embed_dim: int = 512
+    max_tokens: int = 256
+    decoder_dim: int = 768
+    decoder_layers: int = 6
+    decoder_heads: int = 12
+
+
+class ESIOutput(NamedTuple):
+    """What one training step needs: unit-length embeddings ``(B, D)``, scale ``(1,)``, logits."""
+
+    ecg_BD: Tensor
+    text_BD: Tensor
+    logit_scale: Tensor
+    caption_logits_BNV: Tensor
+
+
+class ESI(nn.Module, PyTorchModelHubMixin):
+    """ECGs and texts in one space, and captions of ECGs.
+
+    Args:
+        config: sizes and arithmetic.
+        text_config: a ``transformers.BertConfig``.
+        tokenizer: a fast tokenizer with [CLS], [SEP] and [PAD].
+
+    Raises:
+        ValueError: the vocabularies of tokenizer and text encoder differ, or T is below one token.
+    """
+
+    def __init__(
+        self, config: ESIConfig, text_config: Any, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        super().__init__()
+        if len(tokenizer) > text_config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens, the text encoder "
+                f"{text_config.vocab_size}"
+            )
+        if config.num_samples < TOKEN_STRIDE:
+            raise ValueError(f"num_samples is {config.num_samples}; at least {TOKEN_STRIDE}")
+        if config.max_tokens > text_config.max_position_embeddings:
+            raise ValueError(
+                f"max_tokens is {config.max_tokens}; the text encoder has "
+                f"{text_config.max_position_embeddings} positions"
+            )
+        self.config = config
+        self.text_config = text_config
+        self.tokenizer = tokenizer
+        self.ecg = create_model(config.encoder, in_chans=NUM_LEADS, drop_path=config.drop_path)
+        self.text = TextEncoder(text_config)
+        self.ecg_projection = nn.Linear(self.ecg.num_features, config.embed_dim, bias=False)
+        self.text_projection = nn.Linear(self.text.num_features, config.embed_dim, bias=False)
+        # Shape (1,), not (): DeepSpeed cannot broadcast a parameter without dimensions.
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / 0.07)))
+        self.decoder = CaptionDecoder(
+            text_config.vocab_size,
+            embedding_dim=self.text.num_features,
+            ecg_dim=self.ecg.num_features,
+            dim=config.decoder_dim,
+            num_layers=config.decoder_layers,
+            num_heads=config.decoder_heads,
+        )
+
+    @classmethod
+    def from_text_model(cls, config: ESIConfig, name_or_path: str) -> ESI:
+        """Fresh weights around a pretrained BERT, by hub name or local path."""
+        text, text_config, tokenizer = load_text_model(name_or_path)
+        model = cls(config, text_config, tokenizer)
+        model.text = text
+        return model
+
+    @classmethod
+    def from_captions(
+        cls,
+        config: ESIConfig,
+        captions: Sequence[str],
+        *,
+        vocab_size: int,
+        hidden: int,
+        layers: int,
+        heads: int,
+        dropout: float = 0.0,
+    ) -> ESI:
+        """Fresh weights throughout, with a small BERT and a tokenizer learned from the captions."""
+        tokenizer = train_wordpiece(captions, vocab_size)
+        text_config = small_bert_config(
+            len(tokenizer),
+            hidden=hidden,
+            layers=layers,
+            heads=heads,
+            max_tokens=config.max_tokens,
+            dropout=dropout,
+        )
+        return cls(config, text_config, tokenizer)
+
+    def untrained_copy(self, seed: int) -> ESI:
+        """The same architecture and tokenizer with fresh random weights: the baseline."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return ESI(self.config, copy.deepcopy(self.text_config), self.tokenizer).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.logit_scale.device
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask``, ``(B, N)`` int64, cut to ``max_tokens``."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self.config.max_tokens,
+            return_tensors="pt",
+        )
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+    def preprocess(self, record: ECGRecord) -> Tensor:
+        """A record at any rate and length -> ``(12, num_samples)`` float32 mV at the model's rate.
+
+        Shorter records end in missing samples (NaN), longer ones are cut.
+        """
+        from esi_fast.signal.resample import resample
+
+        signal = torch.from_numpy(resample(record.signal, record.fs, self.config.fs))
+        signal = signal[:, : self.config.num_samples].float()
+        missing = self.config.num_samples - signal.shape[1]
+        return F.pad(signal, (0, missing), value=math.nan)
+
+    def ecg_tokens(self, ecg_BLT: Tensor) -> Tensor:
+        """mV, NaN where missing, ``(B, 12, T)`` -> ``(B, T // 32, C)``."""
+        scaled = torch.nan_to_num(ecg_BLT, nan=0.0) * self.config.ecg_scale
+        return self.ecg.forward_features(scaled.to(self.ecg_projection.weight.dtype))
+
+    def forward(
+        self, ecg_BLT: Tensor, input_ids_BN: Tensor, attention_mask_BN: Tensor
+    ) -> ESIOutput:
+        """A batch of ECGs and their captions -> what the two losses need.
+
+        The logits at position n predict token n + 1; there are N - 1 of them.
+        """
+        tokens_BTC = self.ecg_tokens(ecg_BLT)
+        ecg_BD = self.ecg_projection(self.ecg.forward_head(tokens_BTC, pre_logits=True))
+        text_BD = self.text_projection(self.text(input_ids_BN, attention_mask_BN))
+        words_BNC = self.text.token_embeddings(input_ids_BN[:, :-1])
+        return ESIOutput(
+            ecg_BD=F.normalize(ecg_BD.float(), dim=-1),
+            text_BD=F.normalize(text_BD.float(), dim=-1),
+            logit_scale=self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp(),
+            caption_logits_BNV=self.decoder(words_BNC, tokens_BTC),
+        )
+
+    @torch.inference_mode()
+    def encode_ecg(self, ecg_BLT: Tensor, normalize: bool = True) -> Tensor:
+        """Embeddings ``(B, D)`` float32 of ECGs ``(B, 12, T)`` in mV (NaN where missing)."""
+        tokens_BTC = self.ecg_tokens(ecg_BLT.to(self.device))
+        ecg_BD = self.ecg_projection(self.ecg.forward_head(tokens_BTC, pre_logits=True)).float()
+        return F.normalize(ecg_BD, dim=-1) if normalize else ecg_BD
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str], normalize: bool = True) -> Tensor:
+        """Embeddings ``(B, D)`` float32 of texts."""
+        batch = self.tokenize(texts)
+        states = self.text(
+            batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
+        )
+        text_BD = self.text_projection(states).float()
+        return F.normalize(text_BD, dim=-1) if normalize else text_BD
+
+    @torch.inference_mode()
+    def caption(self, ecg_BLT: Tensor) -> list[str]:
+        """A caption of each ECG ``(B, 12, T)`` in mV: the likeliest next token, again and again."""
+        tokens_BTC = self.ecg_tokens(ecg_BLT.to(self.device))
+        batch = len(ecg_BLT)
+        first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        ids_BN = torch.full((batch, 1), first, device=self.device)
+        done_B = torch.zeros(batch, dtype=torch.bool, device=self.device)
+        while ids_BN.shape[1] < self.config.max_tokens and not done_B.all():
+            words_BNC = self.text.token_embeddings(ids_BN)
+            next_B = self.decoder(words_BNC, tokens_BTC)[:, -1].argmax(-1)
+            next_B = torch.where(done_B, self.tokenizer.pad_token_id, next_B)
+            ids_BN = torch.cat([ids_BN, next_B[:, None]], dim=1)
+            done_B |= next_B == last
+        return [str(self.tokenizer.decode(ids, skip_special_tokens=True)) for ids in ids_BN]
+
+    def save_architecture(self, folder: Path) -> None:
+        """Everything but the weights: configurations and tokenizer."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        text_config = self.text_config.to_diff_dict()
+        (folder / TEXT_CONFIG_FILE).write_text(json.dumps(text_config, indent=2) + "\n")
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_architecture(cls, folder: Path) -> ESI:
+        """A model with fresh weights, as :meth:`save_architecture` described it.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: ``config.json`` holds an unknown setting.
+        """
+        from transformers import AutoTokenizer, BertConfig
+
+        for name in (CONFIG_FILE, TEXT_CONFIG_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{folder} lacks {name}: it is not an exported model (see tools/export)"
+                )
+        settings = json.loads((folder / CONFIG_FILE).read_text())
+        known = {field.name for field in fields(ESIConfig)}
+        if unknown := set(settings) - known:
+            raise ValueError(f"{folder / CONFIG_FILE}: unknown setting(s) {', '.join(unknown)}")
+        text_config = BertConfig.from_dict(json.loads((folder / TEXT_CONFIG_FILE).read_text()))
+        return cls(ESIConfig(**settings), text_config, AutoTokenizer.from_pretrained(folder))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        from safetensors.torch import save_file
+
+        self.save_architecture(save_directory)
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        save_file(weights, save_directory / WEIGHTS_FILE)
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, map_location: str = "cpu", **hub_arguments: Any
+    ) -> ESI:
+        from safetensors.torch import load_file
+
+        folder = Path(model_id)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+            arguments = {name: hub_arguments[name] for name in known if name in hub_arguments}
+            folder = Path(snapshot_download(model_id, **arguments))
+        model = cls.from_architecture(folder)
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise FileNotFoundError(f"{folder} lacks {WEIGHTS_FILE}: see tools/export")
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE, device=map_location))
+        return model.to(map_location).eval()

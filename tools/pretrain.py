@@ -1,0 +1,190 @@
+#!/usr/bin/env python
+"""Pretrain ESI on shards: read top to bottom, this is the whole run.
+
+deepspeed --num_accelerators 2 tools/pretrain.py --recipe demo --data.shards SHARDS --out RUN
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from esi_fast.cli import UsageError, run
+from esi_fast.config import Invocation, deepspeed_config, parse_pretrain, to_toml
+
+if TYPE_CHECKING:
+    from esi_fast.data.loader import ShardSet
+    from esi_fast.models.esi import ESI
+
+ARCHITECTURE = "model"  # in the run folder: configurations and tokenizer
+
+
+def main(argv: list[str]) -> int:
+    invocation = parse_pretrain(argv)
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        check_folders(invocation)
+
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    from esi_fast.data.loader import Loader, ShardSet
+    from esi_fast.models.esi import ESI
+    from esi_fast.training import checkpoint, distributed, environment, losses, optim, runlog
+
+    distributed.start(deepspeed, on_gpu=on_gpu)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    device = torch.device("cuda", distributed.local_rank()) if on_gpu else torch.device("cpu")
+    out, train = invocation.out, invocation.train
+    shards = ShardSet(invocation.data.shards, "train", captions=invocation.data.captions)
+
+    # Rank 0 decides on the architecture (a tokenizer may be learned); the others read it, and
+    # DeepSpeed gives them rank 0's weights.
+    torch.manual_seed(train.seed)
+    if is_first and invocation.resume is None:
+        model = build_model(invocation, shards)
+        model.save_architecture(out / ARCHITECTURE)
+        (out / "recipe.toml").write_text(to_toml(invocation))
+        environment.write(out / "env.json", world_size)
+    distributed.wait_for_all()
+    if not is_first or invocation.resume is not None:
+        model = ESI.from_architecture(out / ARCHITECTURE)
+
+    loader = Loader(
+        shards,
+        model.tokenize,
+        invocation.data.batch_size,
+        rank=rank,
+        world_size=world_size,
+        seed=train.seed,
+    )
+    steps_per_epoch = len(loader)
+    total_steps = max(1, round(train.epochs * steps_per_epoch))
+    optimizer = optim.adamw(
+        model.named_parameters(),
+        lr=invocation.optim.lr,
+        weight_decay=invocation.optim.weight_decay,
+    )
+    factor = optim.warmup_then_steps(
+        round(invocation.optim.warmup_epochs * steps_per_epoch),
+        round(invocation.optim.decay_epochs * steps_per_epoch),
+        invocation.optim.decay_factor,
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=optimizer,
+        lr_scheduler=torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+        config=deepspeed_config(invocation, on_gpu=on_gpu),
+        dist_init_required=False,
+    )
+    step = 0
+    if invocation.resume is not None:
+        tag = checkpoint.resolve(out, invocation.resume)
+        _, client_state = engine.load_checkpoint(str(out / checkpoint.FOLDER), tag=tag)
+        step = client_state["step"]
+        loader.load_state_dict(client_state["loader"])
+
+    log = runlog.RunLog(out, total_steps, first_step=step, active=is_first)
+    log.say(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
+        f"{len(shards)} records, {world_size} x {invocation.data.batch_size} a step, "
+        f"{total_steps} steps ({train.epochs:g} epochs)"
+        + (f", continuing after step {step}" if step else "")
+    )
+    engine.train()
+    while step < total_steps:
+        for batch in loader:
+            # Dropout depends on (seed, step, rank) alone: a resumed run draws what it would have.
+            torch.manual_seed((train.seed * 1_000_003 + step) * world_size + rank)
+            batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            ids_BN, mask_BN = batch["input_ids"], batch["attention_mask"]
+            output = engine(batch["ecg"], ids_BN, mask_BN)
+            contrastive = losses.contrastive_loss(
+                output.ecg_BD,
+                output.text_BD,
+                output.logit_scale,
+                batch["concept_key" if train.soft_targets else "row"],
+            )
+            captioning = losses.captioning_loss(
+                output.caption_logits_BNV, ids_BN[:, 1:], mask_BN[:, 1:]
+            )
+            loss = train.contrastive_weight * contrastive + train.captioning_weight * captioning
+            learning_rate = optimizer.param_groups[0]["lr"]
+            engine.backward(loss)
+            engine.step()
+            step += 1
+            if step % train.log_every == 0 or step == total_steps:
+                means = distributed.mean_over_ranks(
+                    {"loss": loss, "contrastive": contrastive, "captioning": captioning}
+                )
+                if means["loss"] != means["loss"]:
+                    raise ValueError(f"the loss is not a number at step {step}: lower --optim.lr")
+                log.step(
+                    step,
+                    {**means, "lr": learning_rate, "logit_scale": float(output.logit_scale)},
+                    num_samples=world_size * invocation.data.batch_size,
+                    wait_s=loader.wait_s,
+                )
+            if step % train.save_every == 0 or step == total_steps:
+                state = {"step": step, "loader": loader.state_dict()}
+                checkpoint.save(engine, out, step, state, keep=train.keep_checkpoints)
+            if step == total_steps:
+                break
+    log.say(f"done: {out} (export it with tools/export {out} --out DIR)")
+    log.close()
+    distributed.shut_down()
+    return 0
+
+
+def check_folders(invocation: Invocation) -> None:
+    """Refuse what cannot work before anything heavy starts; make the run folder."""
+    if not invocation.data.shards:
+        raise UsageError("--data.shards is missing: name one or more folders of tools/shard")
+    for folder in invocation.data.shards:
+        if not (folder / "index.json").is_file():
+            raise UsageError(
+                f"--data.shards {folder} is not a finished shard folder (no index.json)"
+            )
+    out = invocation.out
+    if invocation.resume is None:
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"run folder {out} exists: choose another --out, or --resume latest")
+        out.mkdir(parents=True, exist_ok=True)
+    elif not (out / ARCHITECTURE).is_dir():
+        raise UsageError(f"--resume: {out} is not a run folder")
+
+
+def build_model(invocation: Invocation, shards: ShardSet) -> ESI:
+    """The model of a recipe, with fresh or pretrained text weights."""
+    from esi_fast.models.esi import ESI, ESIConfig
+
+    recipe = invocation.model
+    config = ESIConfig(
+        encoder=recipe.encoder,
+        fs=shards.fs,
+        num_samples=shards.num_samples,
+        drop_path=recipe.drop_path,
+        embed_dim=recipe.embed_dim,
+        max_tokens=recipe.max_tokens,
+        decoder_dim=recipe.decoder_dim,
+        decoder_layers=recipe.decoder_layers,
+        decoder_heads=recipe.decoder_heads,
+    )
+    if recipe.text_model:
+        return ESI.from_text_model(config, recipe.text_model)
+    return ESI.from_captions(
+        config,
+        [shards.read_caption(row) or "" for row in range(min(len(shards), 20_000))],
+        vocab_size=recipe.text_vocab,
+        hidden=recipe.text_hidden,
+        layers=recipe.text_layers,
+        heads=recipe.text_heads,
+    )
+
+
+if __name__ == "__main__":
+    run(main)
