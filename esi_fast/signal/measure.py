@@ -132,7 +132,7 @@ def r_peaks(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
     heights = energy[kept]
     # The strongest one a second are beats at any rate from 40 bpm up; their median shrugs off PVCs.
     usual = np.median(heights[: max(3, round(num_samples / fs))])
-    return np.sort(np.asarray(kept, np.int64)[heights > 0.2 * usual])
+    return np.sort(np.asarray(kept, np.int64)[heights > 0.3 * usual])
 
 
 def measure(signal: NDArray[np.float32], fs: float) -> dict[str, float]:

@@ -51,8 +51,8 @@ def assess(signal: NDArray[np.float32]) -> Quality:
     for lead in np.flatnonzero(~flat & ~clipped):
         for extreme in (low[lead], high[lead]):
             far_from_baseline = abs(extreme - middle[lead]) > 0.5
-            if far_from_baseline and _longest_run(signal[lead] == extreme) >= CLIPPED_RUN:
-                clipped[lead] = True
+            if far_from_baseline:
+                clipped[lead] |= _has_run(signal[lead] == extreme)
     quality: Quality = {}
     if flat.any():
         quality["flat"] = [STANDARD_LEADS[i] for i in np.flatnonzero(flat)]
@@ -66,6 +66,8 @@ def assess(signal: NDArray[np.float32]) -> Quality:
     return quality
 
 
-def _longest_run(mask: NDArray[np.bool_]) -> int:
+def _has_run(mask: NDArray[np.bool_]) -> bool:
+    if np.count_nonzero(mask) < CLIPPED_RUN:
+        return False
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
-    return int(np.diff(edges)[::2].max(initial=0))
+    return bool(np.diff(edges)[::2].max() >= CLIPPED_RUN)

@@ -213,7 +213,7 @@ def _measurements(
 ) -> dict[str, float]:
     r_peak = fiducials["r_peak"]
     between_normal = ~(is_pvc[1:] | is_pvc[:-1])
-    rr = np.diff(r_peak)[between_normal] if between_normal.any() else np.diff(r_peak)
+    rr = np.diff(r_peak)[between_normal]
     found: dict[str, float] = {}
     if len(rr):
         rr_ms = float(np.median(rr)) * 1000.0 / fs

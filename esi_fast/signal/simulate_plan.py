@@ -115,7 +115,9 @@ class Plan:
         if self.num_pvcs:
             # Early by 30-40 % of the cycle, the next beat in its place: a full compensatory pause.
             usable = np.flatnonzero((times > 0.7) & (times < duration - 0.8))[::2]
-            chosen = rng.choice(usable, min(self.num_pvcs, len(usable)), replace=False)
+            # At most one beat in four, so that the sinus rate remains to be measured.
+            at_most = max(1, int(duration / rr) // 4)
+            chosen = rng.choice(usable, min(self.num_pvcs, len(usable), at_most), replace=False)
             times[chosen] -= rng.uniform(0.30, 0.40) * np.diff(times)[chosen - 1]
             is_pvc[chosen] = True
         return times, is_pvc
@@ -214,7 +216,9 @@ def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
     qrs = dice.uniform(0.075, 0.105)
     if patient.conduction:
         qrs = dice.uniform(0.135, 0.175) if left_block else dice.uniform(0.125, 0.155)
-    qtc = dice.uniform(0.385, 0.435) + (0.03 if patient.conduction else 0.0)
+    # In AF the RR intervals that turn QT into QTc vary, so QTc stays further from its limit.
+    qtc = dice.uniform(0.396, 0.435) if is_sinus else dice.uniform(0.394, 0.414)
+    qtc += 0.02 if patient.conduction else 0.0
     if is_sinus and not patient.conduction and rate < 100 and dice.random() < 0.17:
         findings.add("prolonged_qt")
         qtc = dice.uniform(0.495, 0.570)
@@ -239,7 +243,8 @@ def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
 
     marks = {"qrs_onset": -r_offset, "r_peak": 0.0, "qrs_end": qrs - r_offset}
     t_end = qt - r_offset
-    t_sigma = 0.088 * qt
+    # The T wave begins after the QRS even where a fast rate leaves it little room.
+    t_sigma = min(0.088 * qt, (qt - qrs - 0.006) / (2 * WAVE_SIGMAS))
     t_peak = t_end - WAVE_SIGMAS * t_sigma
     marks |= {"t_onset": t_peak - WAVE_SIGMAS * t_sigma, "t_peak": t_peak, "t_end": t_end}
     low = "low_qrs_voltage" in findings
