@@ -1,0 +1,43 @@
+"""Depthwise 1D convolution and global response normalisation, fast, for any PyTorch project.
+
+Needs torch, and triton for speed on CUDA; nothing else of esi_fast. Each operator has three doors:
+a function here, an operator in `torch.ops.esi_fast`, a module in `kernels.nn`. CUDA tensors go to
+Triton kernels, others to the PyTorch reference in `kernels.reference`, which is also the
+specification; `print(kernels.describe())` says what runs.
+
+Example:
+    ```python
+    import torch
+    from esi_fast import kernels
+
+    x = torch.randn(4, 1250, 128, requires_grad=True)  # (batch, time, channels)
+    conv = torch.nn.Conv1d(128, 128, 7, padding=3, groups=128)
+    y = kernels.depthwise_conv1d(x, conv.weight, conv.bias, padding=3)  # no transposes
+    gamma, beta = torch.zeros(128), torch.zeros(128)
+    z = kernels.gelu_grn(y, gamma, beta, lengths=torch.tensor([1250, 1000, 800, 1250]))
+    block = kernels.nn.ConvNeXtV2Block1d(128)
+    block(z).sum().backward()
+    print(x.grad.shape, kernels.describe(), sep="\\n")
+    ```
+
+Everywhere: float32 accumulation and statistics (float64 for float64 input), results that repeat bit
+for bit, `torch.compile(fullgraph=True)`, autocast, and positions past `lengths[b]` absent from
+values, sums and gradients.
+"""
+
+from __future__ import annotations
+
+from esi_fast.kernels import nn, reference
+from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d, depthwise_conv1d_layer_norm
+from esi_fast.kernels.dispatch import describe
+from esi_fast.kernels.grn import gelu_grn, grn
+
+__all__ = [
+    "depthwise_conv1d",
+    "depthwise_conv1d_layer_norm",
+    "describe",
+    "gelu_grn",
+    "grn",
+    "nn",
+    "reference",
+]

@@ -1,0 +1,170 @@
+"""Drop-in modules over the operators; tensors are `(B, T, C)` unless a layout says otherwise.
+
+Checkpoints of `torch.nn.Conv1d` (depthwise), of timm's and Hugging Face's GRN (`weight`, `bias`)
+and of Facebook's (`gamma`, `beta`, four-dimensional) load unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d, depthwise_conv1d_layer_norm
+from esi_fast.kernels.grn import gelu_grn, grn
+from esi_fast.kernels.reference import Activation, Layout
+
+
+class DepthwiseConv1d(nn.Module):
+    """A depthwise 1D convolution, channels-last by default; its state dict is that of `nn.Conv1d`.
+
+    Equivalent to: `nn.Conv1d(channels, channels, kernel_size, padding=padding, groups=channels)` on
+    the transposed input.
+
+    Args:
+        channels: `C`.
+        kernel_size: `K`, taps.
+        padding: zeros on both sides; None keeps the length, which asks for an odd `kernel_size`.
+        bias: whether to add a bias.
+        layout: "BTC" (channels-last) or "BCT", of input and output alike.
+
+    Raises:
+        ValueError: `padding=None` with an even `kernel_size`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        *,
+        padding: int | None = None,
+        bias: bool = True,
+        layout: Layout = "BTC",
+    ) -> None:
+        super().__init__()
+        if padding is None and kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} is even: give padding explicitly")
+        self.padding = kernel_size // 2 if padding is None else padding
+        self.layout = layout
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters from U(-1/sqrt(K), 1/sqrt(K)), as `nn.Conv1d` does."""
+        bound = 1 / math.sqrt(self.weight.shape[2])
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`x` in the module's layout -> the same layout; `lengths` as in `depthwise_conv1d`."""
+        return depthwise_conv1d(
+            x, self.weight, self.bias, padding=self.padding, lengths=lengths, layout=self.layout
+        )
+
+    def extra_repr(self) -> str:
+        """The arguments, for `print(model)`."""
+        channels, _, kernel_size = self.weight.shape
+        return (
+            f"{channels}, kernel_size={kernel_size}, padding={self.padding}, "
+            f"bias={self.bias is not None}, layout={self.layout}"
+        )
+
+
+class GRN(nn.Module):
+    """Global response normalisation (ConvNeXt V2, Woo et al. 2023, section 3.2) over time.
+
+    `gamma` and `beta`, `(C,)`, start at zero: the module starts as the identity (after the
+    activation).
+
+    Args:
+        channels: `C`.
+        eps: added to the mean of the norms.
+        activation: applied to the input in the same pass: "none", "gelu" (erf) or "gelu_tanh".
+    """
+
+    def __init__(
+        self, channels: int, *, eps: float = 1e-6, activation: Activation = "none"
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        self.activation = activation
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+        self.register_load_state_dict_pre_hook(_accept_other_grn)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, C)` -> `(B, T, C)`; `lengths` as in `grn`."""
+        if self.activation == "none":
+            return grn(x, self.gamma, self.beta, eps=self.eps, lengths=lengths)
+        return gelu_grn(
+            x,
+            self.gamma,
+            self.beta,
+            eps=self.eps,
+            lengths=lengths,
+            approximate="tanh" if self.activation == "gelu_tanh" else "none",
+        )
+
+    def extra_repr(self) -> str:
+        """The arguments, for `print(model)`."""
+        return f"{self.gamma.shape[0]}, eps={self.eps}, activation={self.activation}"
+
+
+def _accept_other_grn(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object
+) -> None:
+    """Renames timm's and Hugging Face's keys, flattens the four-dimensional parameters."""
+    for ours, theirs in (("gamma", "weight"), ("beta", "bias")):
+        if prefix + theirs in state_dict and prefix + ours not in state_dict:
+            state_dict[prefix + ours] = state_dict.pop(prefix + theirs)
+        if prefix + ours in state_dict:
+            state_dict[prefix + ours] = state_dict[prefix + ours].flatten()
+
+
+class ConvNeXtV2Block1d(nn.Module):
+    """A ConvNeXt V2 block (Woo et al. 2023, figure 5) on `(B, T, C)`, channels-last throughout.
+
+    Depthwise convolution, LayerNorm (eps 1e-6), Linear to 4C, GELU and GRN in one operator, Linear
+    to C, drop path, residual. Parameters: `dwconv`, `norm`, `pwconv1`, `grn.gamma`, `grn.beta`,
+    `pwconv2`. The linear layers keep PyTorch's initialisation: the model that stacks the blocks
+    draws its own.
+
+    Args:
+        dim: `C`.
+        drop_path: probability that training drops the branch of a record (stochastic depth).
+        kernel_size: odd number of taps.
+
+    Raises:
+        ValueError: `drop_path` outside [0, 1), or an even `kernel_size`.
+    """
+
+    def __init__(self, dim: int, drop_path: float = 0.0, kernel_size: int = 7) -> None:
+        super().__init__()
+        if not 0.0 <= drop_path < 1.0:
+            raise ValueError(f"drop_path={drop_path} must lie in [0, 1)")
+        self.drop_path = drop_path
+        self.dwconv = DepthwiseConv1d(dim, kernel_size)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.grn = GRN(4 * dim, activation="gelu")
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, T, C)` -> `(B, T, C)`."""
+        y = depthwise_conv1d_layer_norm(
+            x,
+            self.dwconv.weight,
+            self.dwconv.bias,
+            self.norm.weight,
+            self.norm.bias,
+            eps=self.norm.eps,
+        )
+        y = self.pwconv2(self.grn(self.pwconv1(y)))
+        if self.training and self.drop_path > 0.0:
+            keep = 1.0 - self.drop_path
+            y = y * (y.new_empty(y.shape[0], 1, 1).bernoulli_(keep) / keep)
+        return x + y

@@ -1,0 +1,164 @@
+"""Every kernel's shipped configuration, compiled ahead of time for sm_80 and sm_90: no GPU needed.
+
+A process of its own, since what the interpreter has wrapped cannot be compiled; it prints one line
+of JSON for each kernel, layout and target.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MAX_REGISTERS = 168  # three blocks of 128 threads on a multiprocessor, at least
+MAX_SHARED_BYTES = 99 * 1024  # what the smallest device of these families gives to a block
+C = 128
+
+
+def compile_kernel(kernel: Any, num_warps: int, capability: int, **given: Any) -> dict[str, Any]:
+    """Compiles as the launcher would for contiguous tensors whose sizes are multiples of 16."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, constants, divisible = {}, {}, {}
+    for position, name in enumerate(kernel.arg_names):
+        value = given.get(name, "*bf16" if name.endswith("_ptr") else "i32")
+        if isinstance(value, str) and (value.startswith("*") or value == "i32"):
+            signature[name] = value
+            if not re.fullmatch(r"T|T_out|num_\w+|w_stride_c", name):
+                divisible[(position,)] = [["tt.divisibility", 16]]
+        else:
+            signature[name], constants[name] = "constexpr", value
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=divisible)
+    target = GPUTarget("cuda", capability, 32)
+    compiled = triton.compile(source, target=target, options={"num_warps": num_warps})
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        usage = subprocess.run(
+            [str(tool), "-res-usage", str(cubin)], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    assert found is not None, usage
+    registers, stack, _, local = map(int, found.groups())
+    ptx = compiled.asm["ptx"]
+    return {
+        "registers": registers,
+        "spilled": stack + local,
+        "shared": compiled.metadata.shared,
+        "atomics": len(re.findall(r"^\s*(?:@\S+ )?(?:atom|red)\.", ptx, re.MULTILINE)),
+        "wide_loads": len(re.findall(r"ld\.global[\w.:]*\.v4\.b32", ptx)),
+        "fused_multiply_adds": len(re.findall(r"\bfma\.rn", ptx)),
+    }
+
+
+def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str, Any]]]:
+    """Name, kernel, warps, targets, and the arguments that are not int32 or bfloat16 pointers."""
+    import triton.language as tl
+
+    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    grn = importlib.import_module("esi_fast.kernels.grn")
+    plain = {"lengths_ptr": None, "HAS_LENGTHS": False, "ACC": tl.float32, "BACKWARD": True}
+    plain |= {"HAS_BIAS": True, "NEED_DX": True, "NEED_DW": True, "ACTIVATION": "gelu"}
+    plain |= dict.fromkeys(("partial_ptr", "scale_ptr", "ratio_ptr"), "*fp32")
+    no_dy = {"BACKWARD": False, "dy_ptr": None} | {f"dy_stride_{axis}": 0 for axis in "btc"}
+    for layout in ("BTC", "BCT"):
+        unit, first = ("t", True) if layout == "BCT" else ("c", False)
+        both = plain | {f"{name}_stride_{unit}": 1 for name in ("x", "y", "dy", "dx")}
+        for num_taps, targets in ((7, (80, 90)), (conv.MAX_TAPS, (90,))):
+            taps = {"K": num_taps, "PADDING": num_taps // 2, "w_stride_k": 1}
+            taps["K_ROWS"] = 1 << num_taps.bit_length()
+            for way, kernel, tile in (
+                ("forward", conv.forward_kernel, conv.forward_tile(C, first)),
+                ("backward", conv.backward_kernel, conv.backward_tile(C, num_taps, first)),
+            ):
+                given = both | taps | {"BT": tile.block_t, "BC": tile.block_c}
+                name = f"{layout} conv {way}, {num_taps} taps"
+                yield name, kernel, tile.num_warps, targets, given
+        tile = grn.shipped_tile(C, first)
+        sizes = {"BT": tile.block_t, "BC": tile.block_c, "NUM_STEPS": tile.num_steps}
+        for name, kernel, more in (
+            ("sums", grn.sums_kernel, no_dy),
+            ("forward", grn.forward_kernel, {}),
+            ("backward sums", grn.sums_kernel, {}),
+            ("backward", grn.backward_kernel, {}),
+        ):
+            given = both | sizes | more
+            yield f"{layout} grn {name}", kernel, tile.num_warps, (80, 90), given
+    # A size or stride of one becomes a constant at launch; here with float64 and with lengths.
+    ones = plain | dict.fromkeys(("T", "T_out", "C", "num_tiles", "num_partials", "w_stride_c"), 1)
+    ones |= {f"{name}_stride_{axis}": 1 for name in ("x", "y", "dy", "dx") for axis in "btc"}
+    ones |= {"lengths_ptr": "*i64", "HAS_LENGTHS": True, "ACC": tl.float64}
+    ones |= {"ACTIVATION": "gelu_tanh", "K": 7, "PADDING": 3, "K_ROWS": 8, "w_stride_k": 1}
+    pointers = ("x", "y", "dy", "dx", "w", "b", "beta", "partial", "scale", "ratio")
+    ones |= {f"{name}_ptr": "*fp64" for name in pointers} | {"NUM_STEPS": 2, "BT": 16, "BC": 16}
+    for kernel in (conv.forward_kernel, conv.backward_kernel):
+        yield f"conv {kernel.__name__}, ones", kernel, 4, (90,), ones
+    for kernel in (grn.sums_kernel, grn.forward_kernel, grn.backward_kernel):
+        yield f"grn {kernel.__name__}, ones", kernel, 4, (90,), ones
+
+
+def compile_all() -> None:
+    for name, kernel, num_warps, targets, given in configurations():
+        for target in targets:
+            facts = compile_kernel(kernel, num_warps, target, **given)
+            print(json.dumps({"kernel": name, "target": target, **facts}))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[dict[str, Any]]:
+    pytest.importorskip("triton")
+    import esi_fast.kernels
+
+    package_root = Path(next(iter(esi_fast.kernels.__path__))).parent.parent
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(package_root), os.environ.get("PYTHONPATH", "")]),
+    }
+    environment.pop("TRITON_INTERPRET", None)
+    result = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_every_kernel_compiles_for_every_target(compiled: list[dict[str, Any]]) -> None:
+    assert len(compiled) == 2 * (2 * 2 + 2 + 4 * 2) + 5
+
+
+def test_nothing_spills_and_everything_fits(compiled: list[dict[str, Any]]) -> None:
+    assert [c for c in compiled if c["spilled"]] == []
+    assert [c for c in compiled if c["registers"] > MAX_REGISTERS] == []
+    assert [c for c in compiled if c["shared"] > MAX_SHARED_BYTES] == []
+
+
+def test_no_atomics(compiled: list[dict[str, Any]]) -> None:
+    assert [c for c in compiled if c["atomics"]] == []
+
+
+def test_loads_are_wide_where_channels_are_contiguous(compiled: list[dict[str, Any]]) -> None:
+    wide = [c for c in compiled if re.match(r"BTC (grn|conv \w+, 7)", c["kernel"])]
+    assert len(wide) == 12
+    assert [c for c in wide if not c["wide_loads"]] == []
+
+
+def test_products_and_sums_of_the_convolution_are_fused(compiled: list[dict[str, Any]]) -> None:
+    conv = [c for c in compiled if "conv" in c["kernel"]]
+    assert len(conv) == 14
+    assert [c for c in conv if c["fused_multiply_adds"] < 7] == []
+
+
+if __name__ == "__main__":
+    compile_all()

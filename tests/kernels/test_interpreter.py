@@ -1,0 +1,269 @@
+"""The Triton kernels in Triton's interpreter against the float64 reference, with all gradients.
+
+TRITON_INTERPRET must be set before the kernels are imported, so the one test here runs the `case_*`
+functions of this file in a process of their own. The interpreter's cost is 10 to 30 ms a program,
+whatever its size: large tiles, small shapes. Every buffer that the launchers allocate is filled
+with NaN, so that an element left out cannot pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import esi_fast.kernels
+
+TOLERANCE = {  # the interpreter truncates to bfloat16: one unit in the last place
+    torch.float64: 1e-10,
+    torch.float32: 2e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 2**-7,
+}
+
+
+def test_kernels_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    package_root = Path(next(iter(esi_fast.kernels.__path__))).parent.parent
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": os.pathsep.join([str(package_root), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-o", "python_functions=case_"]
+    result = subprocess.run(
+        [*command, "-p", "no:cacheprovider"], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " passed" in result.stdout
+    assert "skipped" not in result.stdout
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fills what the launchers allocate with NaN."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        assert torch.zeros(1).new_empty(7).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def strided(x: Tensor, how: str) -> Tensor:
+    """The same (B, T, C) values in other strides."""
+    if how == "transposed":
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    if how == "sliced":
+        wide = x.new_full((x.shape[0], x.shape[1] + 2, x.shape[2] + 3), float("nan"))
+        wide[:, 1:-1, 2:-1] = x
+        return wide[:, 1:-1, 2:-1]
+    return x
+
+
+def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
+    scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(
+        actual.double(), expected, rtol=tolerance, atol=tolerance * scale, msg=lambda m: what + m
+    )
+
+
+def gradients(output: Tensor, inputs: list[Tensor], dy: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(output, inputs, dy))
+
+
+# B, T, C, K, padding, bias, lengths, strides, dtype
+CONVOLUTIONS = [
+    (2, 33, 40, 7, 3, True, None, "dense", torch.float64),
+    (1, 1, 1, 7, 3, True, None, "dense", torch.float64),
+    (3, 5, 3, 3, 1, False, None, "dense", torch.float64),
+    (1, 65, 96, 7, 3, True, None, "dense", torch.float64),
+    (2, 7, 130, 5, 2, True, None, "sliced", torch.float64),
+    (2, 33, 3, 1, 0, True, None, "dense", torch.float64),
+    (2, 9, 5, 7, 0, True, None, "dense", torch.float64),  # fewer outputs than inputs
+    (2, 1, 3, 7, 6, True, None, "dense", torch.float64),  # more outputs than inputs
+    (1, 5, 3, 3, 5, True, None, "dense", torch.float64),  # outputs that see padding only
+    (2, 30, 3, 1, 4, True, None, "dense", torch.float64),  # outputs fill one tile more than inputs
+    (1, 40, 3, 31, 15, True, None, "dense", torch.float64),
+    (2, 10, 5, 4, 2, True, None, "dense", torch.float64),  # an even number of taps
+    (4, 33, 40, 7, 3, True, [33, 0, 17, 99], "dense", torch.float64),
+    (3, 33, 5, 7, 0, True, [33, 3, 8], "sliced", torch.float64),
+    (2, 65, 3, 7, 3, True, [64, 31], "transposed", torch.float64),
+    (2, 33, 96, 7, 3, True, None, "transposed", torch.float32),
+    (2, 33, 40, 7, 3, True, [33, 20], "dense", torch.float32),
+    (2, 33, 40, 7, 3, True, None, "dense", torch.float16),
+    (2, 33, 40, 7, 3, True, None, "dense", torch.bfloat16),
+]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(
+    ("B", "T", "C", "K", "padding", "has_bias", "lengths", "strides", "dtype"), CONVOLUTIONS
+)
+def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype, monkeypatch):
+    module = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    if B > 2 or T > 64:  # more tiles than partials: each program serves several
+        monkeypatch.setattr(module, "MAX_PARTIALS", 2)
+    torch.manual_seed(0)
+    x = torch.randn(B, T, C, dtype=dtype)
+    weight = torch.randn(C, 1, K, dtype=dtype)
+    bias = torch.randn(C, dtype=dtype) if has_bias else None
+    num_out = T + 2 * padding - (K - 1)
+    dy = torch.randn(B, num_out, C, dtype=dtype)
+    ends = None if lengths is None else torch.tensor(lengths)
+    for b, end in enumerate(lengths or []):  # what lies past the end must not be read
+        x[b, end:] = float("nan")
+        dy[b, max(0, end + 2 * padding - (K - 1)) :] = float("nan")
+    x, dy = strided(x, strides), strided(dy, strides)
+    tile = module.Tile(32, 64, 4)
+
+    leaves = [t.detach().double().requires_grad_() for t in (x, weight)]
+    if bias is not None:
+        leaves.append(bias.double().requires_grad_())
+    reference = esi_fast.kernels.reference.depthwise_conv1d
+    expected = reference(*leaves, padding=padding, lengths=ends)
+    y = module.launch_forward(x, weight, bias, padding, ends, tile)
+    assert y.dtype == dtype
+    assert_close(y, expected.detach(), dtype, "y: ")
+    got = module.launch_backward(dy, x, weight, padding, ends, [True, True, has_bias], tile)
+    for name, actual, wanted in zip(
+        ("dx", "dweight", "dbias"), got, gradients(expected, leaves, dy.double()), strict=False
+    ):
+        assert actual.dtype == dtype
+        assert_close(actual, wanted, dtype, f"{name}: ")
+
+
+@pytest.mark.usefixtures("poisoned")
+def case_depthwise_conv1d_skips_what_is_not_needed():
+    module = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    torch.manual_seed(0)
+    x, dy, weight = torch.randn(2, 9, 5), torch.randn(2, 9, 5), torch.randn(5, 1, 3)
+    whole = module.launch_backward(dy, x, weight, 1, None, [True, True, True])
+    for need in ([True, False, False], [False, True, False], [False, False, True]):
+        got = module.launch_backward(dy, x, weight, 1, None, need)
+        for actual, wanted, needed in zip(got, whole, need, strict=True):
+            assert torch.equal(actual, wanted) if needed else actual.numel() == 0
+
+
+@pytest.mark.usefixtures("poisoned")
+def case_expanded_gradients_cost_no_copy():
+    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    grn = importlib.import_module("esi_fast.kernels.grn")
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 9, 5), torch.randn(5, 1, 3)
+    dy = torch.ones(()).expand(2, 9, 5)
+    need = [True, True, True]
+    for a, b in zip(
+        conv.launch_backward(dy, x, weight, 1, None, need),
+        conv.launch_backward(dy.contiguous(), x, weight, 1, None, need),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    gamma, norm = torch.randn(5), x.norm(dim=1)
+    for a, b in zip(
+        grn.launch_backward(dy, x, gamma, norm, 1e-6, "none", None),
+        grn.launch_backward(dy.contiguous(), x, gamma, norm, 1e-6, "none", None),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def case_empty_batch():
+    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    grn = importlib.import_module("esi_fast.kernels.grn")
+    x, weight, gamma = torch.randn(0, 9, 5), torch.randn(5, 1, 3), torch.randn(5)
+    assert conv.launch_forward(x, weight, None, 1, None).shape == (0, 9, 5)
+    _, dweight, dbias = conv.launch_backward(x, x, weight, 1, None, [True, True, True])
+    assert torch.equal(dweight, torch.zeros(5, 1, 3))
+    assert torch.equal(dbias, torch.zeros(5))
+    y, norm = grn.launch_forward(x, gamma, gamma, 1e-6, "gelu", None)
+    assert y.shape == (0, 9, 5)
+    _, dgamma, dbeta = grn.launch_backward(x, x, gamma, norm, 1e-6, "gelu", None)
+    assert torch.equal(dgamma, torch.zeros(5))
+    assert torch.equal(dbeta, torch.zeros(5))
+
+
+# B, T, C, activation, lengths, strides, dtype
+NORMALISATIONS = [
+    (2, 33, 40, "gelu", None, "dense", torch.float64),
+    (2, 33, 40, "gelu_tanh", None, "dense", torch.float64),
+    (2, 33, 40, "none", None, "dense", torch.float64),
+    (1, 1, 1, "gelu", None, "dense", torch.float64),
+    (3, 5, 3, "none", None, "sliced", torch.float64),
+    (2, 65, 96, "gelu", None, "dense", torch.float64),
+    (1, 7, 130, "gelu", None, "transposed", torch.float64),
+    (4, 33, 40, "gelu", [33, 0, 17, 99], "dense", torch.float64),
+    (2, 65, 3, "none", [64, 31], "transposed", torch.float64),
+    (2, 65, 3, "gelu_tanh", [64, 31], "sliced", torch.float64),
+    (2, 33, 96, "gelu", None, "dense", torch.float32),
+    (2, 33, 40, "gelu", [33, 20], "dense", torch.float16),
+    (2, 33, 40, "gelu", None, "dense", torch.bfloat16),
+]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(
+    ("B", "T", "C", "activation", "lengths", "strides", "dtype"), NORMALISATIONS
+)
+def case_grn(B, T, C, activation, lengths, strides, dtype):
+    module = importlib.import_module("esi_fast.kernels.grn")
+    torch.manual_seed(0)
+    x = torch.randn(B, T, C, dtype=dtype)
+    if C > 3:
+        x[0, :, 1] = 0.0  # a dead channel
+    gamma, beta = torch.randn(C, dtype=dtype), torch.randn(C, dtype=dtype)
+    dy = torch.randn(B, T, C, dtype=dtype)
+    ends = None if lengths is None else torch.tensor(lengths, dtype=torch.int32)
+    for b, end in enumerate(lengths or []):
+        x[b, end:] = float("nan")
+        dy[b, end:] = float("nan")
+    x, dy = strided(x, strides), strided(dy, strides)
+    tile = module.Tile(16, 2, 128, 4)  # two chunks of two steps at T = 33 to 64
+
+    leaves = [t.detach().double().requires_grad_() for t in (x, gamma, beta)]
+    forward = esi_fast.kernels.reference.grn_forward
+    expected, expected_norm = forward(*leaves, 1e-6, activation, ends)
+    y, norm = module.launch_forward(x, gamma, beta, 1e-6, activation, ends, tile)
+    assert y.dtype == dtype
+    assert_close(y, expected.detach(), dtype, "y: ")
+    assert_close(norm, expected_norm.detach(), dtype, "norm: ")
+    got = module.launch_backward(dy, x, gamma, norm, 1e-6, activation, ends, tile)
+    for name, actual, wanted in zip(
+        ("dx", "dgamma", "dbeta"), got, gradients(expected, leaves, dy.double()), strict=True
+    ):
+        assert actual.dtype == dtype
+        assert_close(actual, wanted, dtype, f"{name}: ")
+
+
+def case_grn_statistics_do_not_overflow_in_float16():
+    module = importlib.import_module("esi_fast.kernels.grn")
+    x = torch.full((1, 64, 4), 300.0, dtype=torch.float16)  # the sum of squares is 5,760,000
+    one = torch.ones(4, dtype=torch.float16)
+    y, norm = module.launch_forward(x, one, one, 1e-6, "none", None)
+    assert torch.equal(norm, torch.full((1, 4), 2400.0))
+    assert torch.equal(y, torch.full_like(x, 601.0))
+
+
+def case_shipped_tiles_serve_both_layouts():
+    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    grn = importlib.import_module("esi_fast.kernels.grn")
+    torch.manual_seed(0)
+    weight, gamma = torch.randn(20, 1, 7), torch.randn(20)
+    x = torch.randn(1, 40, 20)
+    for how in ("dense", "transposed"):
+        y = conv.launch_forward(strided(x, how), weight, None, 3, None)
+        expected = esi_fast.kernels.reference.depthwise_conv1d(x, weight, padding=3)
+        torch.testing.assert_close(y, expected)
+        assert (y.stride(1) == 1) == (how == "transposed")
+        y, _ = grn.launch_forward(strided(x, how), gamma, gamma, 1e-6, "gelu", None)
+        torch.testing.assert_close(y, esi_fast.kernels.reference.gelu_grn(x, gamma, gamma))
+        assert (y.stride(1) == 1) == (how == "transposed")
