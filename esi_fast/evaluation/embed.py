@@ -1,0 +1,160 @@
+"""Frozen embeddings: what a model makes of an evaluation split, streamed in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
+
+
+class SignalFormat(Protocol):
+    """What evaluation reads of a model's configuration."""
+
+    @property
+    def fs(self) -> float:
+        """Sampling rate in Hz that the model was trained at."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples per lead that the model was trained on."""
+
+
+class ECGTextModel(Protocol):
+    """What evaluation needs of a model; :class:`esi_fast.ESI` has it."""
+
+    @property
+    def config(self) -> Any:
+        """Holds at least :class:`SignalFormat`."""
+
+    def encode_ecg(self, x: Tensor, normalize: bool = True) -> Tensor:
+        """(B, 12, T) float32 mV, NaN missing, to embeddings (B, D)."""
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Texts to unit embeddings (len(texts), D)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Embeddings of the readable records of a split.
+
+    Attributes:
+        values: (m, D) float32, not normalised.
+        rows: (m,) the row of each in the split, ascending.
+        errors: key to reason, for every record that could not be read.
+    """
+
+    values: npt.NDArray[np.float32]
+    rows: npt.NDArray[np.int64]
+    errors: dict[str, str]
+
+
+def embed_ecg(
+    model: ECGTextModel,
+    split: EvaluationSplit,
+    *,
+    batch_size: int = 64,
+) -> Embeddings:
+    """Embed every readable record of a split, a batch at a time, with a progress bar on a terminal.
+
+    Args:
+        model: in evaluation mode; it moves signals to where it is.
+        split: whose ``read`` gives signals in the model's own rate and length.
+        batch_size: records a forward pass.
+
+    Raises:
+        ValueError: no record of the split could be read, or an embedding is not finite.
+    """
+    from tqdm import tqdm
+
+    values: list[npt.NDArray[np.float32]] = []
+    rows: list[int] = []
+    errors: dict[str, str] = {}
+    starts = range(0, len(split.keys), batch_size)
+    for start in tqdm(starts, desc=f"embed {split.name}", unit="batch", disable=None, leave=False):
+        batch_rows = list(range(start, min(start + batch_size, len(split.keys))))
+        signals, reasons = split.read(batch_rows)
+        errors |= {split.keys[r]: e for r, e in zip(batch_rows, reasons, strict=True) if e}
+        good = [i for i, reason in enumerate(reasons) if not reason]
+        if not good:
+            continue
+        with torch.inference_mode():
+            x_BLT = torch.from_numpy(np.ascontiguousarray(signals[good], dtype=np.float32))
+            embedding_BD = model.encode_ecg(x_BLT, normalize=False).float().cpu()
+        finite = torch.isfinite(embedding_BD).all(dim=1)
+        if not finite.all():
+            key = split.keys[batch_rows[good[int((~finite).nonzero()[0, 0])]]]
+            raise ValueError(f"the model's embedding of record {key} is not finite")
+        values.append(embedding_BD.numpy())
+        rows += [batch_rows[i] for i in good]
+    if not rows:
+        first = next(iter(errors.items()), ("", "the split is empty"))
+        raise ValueError(f"no record of split {split.name} could be read ({': '.join(first)})")
+    return Embeddings(np.concatenate(values), np.array(rows, dtype=np.int64), errors)
+
+
+class Embedder:
+    """A frozen model over a dataset; each split is embedded once, whichever tasks ask for it."""
+
+    def __init__(
+        self,
+        model: ECGTextModel,
+        dataset: EvaluationDataset,
+        *,
+        batch_size: int = 64,
+    ) -> None:
+        self.dataset = dataset
+        self._model = model
+        self._batch_size = batch_size
+        self._embeddings: dict[str, Embeddings] = {}
+
+    def ecg(self, split: str) -> Embeddings:
+        """Embeddings of a split; errors as :func:`embed_ecg`, or the split has no records."""
+        if split not in self._embeddings:
+            self._embeddings[split] = embed_ecg(
+                self._model,
+                self.dataset.split(split),
+                batch_size=self._batch_size,
+            )
+        return self._embeddings[split]
+
+    def prompts(self) -> npt.NDArray[np.float32]:
+        """One unit embedding (K, D) a label; errors as :func:`embed_prompts`."""
+        return embed_prompts(self._model, self.dataset.prompts)
+
+
+def embed_prompts(model: ECGTextModel, prompts: Sequence[Sequence[str]]) -> npt.NDArray[np.float32]:
+    """One unit embedding (K, D) a label: the mean of its prompts' unit embeddings, normalised.
+
+    Raises:
+        ValueError: a label has no prompt, or an embedding is not finite.
+    """
+    for index, texts in enumerate(prompts):
+        if not texts:
+            raise ValueError(f"label number {index} has no prompt")
+    flat = [text for texts in prompts for text in texts]
+    with torch.inference_mode():
+        embedding_ND = unit_rows(model.encode_text(flat).float().cpu().numpy())
+    ends = np.cumsum([len(texts) for texts in prompts])
+    parts = np.split(embedding_ND, ends[:-1])
+    return unit_rows(np.stack([part.mean(axis=0) for part in parts]))
+
+
+def unit_rows(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Each row divided by its Euclidean length.
+
+    Raises:
+        ValueError: a row is zero or not finite, so that it has no direction.
+    """
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    if not (np.isfinite(length) & (length > 0)).all():
+        raise ValueError("an embedding is zero or not finite, so that it has no direction")
+    unit: npt.NDArray[np.float32] = x / length
+    return unit

@@ -1,0 +1,198 @@
+"""tools/evaluate, tools/report and tools/plot as a user meets them, with a real, tiny model."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_report import assert_self_contained
+
+from esi_fast.cli import UsageError
+from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data.shards import write_shards
+from esi_fast.evaluation.datasets import DATASETS
+from esi_fast.evaluation.report import TASK_TITLES
+from esi_fast.models.esi import ESI, ESIConfig
+from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.simulate_tree import write_tree
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated records, their shards, an untrained tiny model and a run's log, in one folder."""
+    base = tmp_path_factory.mktemp("story")
+    write_tree(base / "ecgs", 80, seed=3)
+    statements = [line for entry in open_catalogue(base / "ecgs") for line in entry.statements]
+    write_shards(
+        open_catalogue(base / "ecgs"),
+        base / "shards",
+        fs=100,
+        val_fraction=0.2,
+        test_fraction=0.4,
+        captions=CaptionDictionary.from_statements(statements),
+        measure=False,
+        workers=1,
+    )
+    config = ESIConfig(
+        encoder="convnextv2_atto", fs=100.0, num_samples=1000, embed_dim=16, max_tokens=32,
+        decoder_dim=16, decoder_layers=1, decoder_heads=2,
+    )  # fmt: skip
+    model = ESI.from_captions(config, statements, vocab_size=200, hidden=16, layers=1, heads=2)
+    model.save_pretrained(base / "model")
+    (base / "run").mkdir()
+    lines = [
+        {"step": s, "loss": 3.0 / s, "contrastive": 2.0 / s, "captioning": 1.0 / s, "lr": 1e-3,
+         "samples_per_s": 100.0, "data_wait": 0.1} for s in range(1, 5)
+    ]  # fmt: skip
+    (base / "run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (base / "run/recipe.toml").write_text("[model]\nencoder = 'convnextv2_atto'\n")
+    return base
+
+
+def tool(root: Path, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, root / "tools" / name, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def in_process(root: Path, name: str, *arguments: object) -> int:
+    """The tool's main, without the seconds that a new process takes to import everything."""
+    status: int = runpy.run_path(str(root / "tools" / name))["main"]([*map(str, arguments)])
+    return status
+
+
+def test_the_whole_way_from_model_to_closing_report(
+    root: Path, story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "evaluation"
+    flags = ("--dataset", "shards", "--root", story / "shards", "--out", out)
+    options = ("--resamples", 50, "--min-positives", 1)
+    assert in_process(root, "evaluate", story / "model", *flags, *options) == 0
+    printed = capsys.readouterr().out
+    assert "Zero-shot: macro AUROC 0." in printed
+    assert "Linear probe: macro AUROC 0." in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    index = json.loads((story / "shards/index.json").read_text())
+    splits = {name: split["records"] for name, split in metrics["dataset"]["splits"].items()}
+    assert splits == {name: index["counts"][name] for name in ("train", "val", "test")}
+    zeroshot = metrics["tasks"]["zeroshot"]
+    assert zeroshot["records"] == splits["test"]
+    assert metrics["model"]["config"]["encoder"] == "convnextv2_atto"
+    assert "sinus_rhythm" in zeroshot["trained"]["per_label"]
+    assert_self_contained(out / "report.html", num_pictures=2)
+    with pytest.raises(UsageError, match="is not empty"):
+        in_process(root, "evaluate", story / "model", *flags)
+
+    closing = tmp_path / "report"
+    folders = ("--run", story / "run", "--evaluation", out, "--shards", story / "shards")
+    arguments = (*folders, "--model", story / "model", "--out", closing)
+    assert in_process(root, "report", *arguments) == 0
+    assert "macro AUROC" in capsys.readouterr().out
+    page = assert_self_contained(closing / "report.html", num_pictures=4)
+    assert "caption the model generates" in page.cells
+    assert "sinus rhythm" in page.cells
+    text = (closing / "report.html").read_text()
+    assert "Simulated recordings are test and demonstration data" in text
+    assert "convnextv2_atto" in text
+    assert (closing / "figures/page.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--dataset": "cpsc"}, "dataset 'cpsc' is not available (available: shards, ptbxl)"),
+        ({"--task": "zeroshot,finetune"}, "task 'finetune' is not available"),
+        ({"--labels": "super"}, "labels 'super' are not available for shards"),
+        ({"--folds": "train=1-8,val=9,test=10"}, "--folds is for ptbxl"),
+        ({"--dataset": "ptbxl", "--folds": "train=1"}, "must name train, val and test"),
+        ({"--split": "val"}, "cannot be scored on val"),
+        ({"--split": "dev"}, "is none of train, val, test"),
+        ({"--root": "absent"}, "--root folder absent does not exist"),
+        ({"--resamples": "0"}, "--resamples must be at least 1"),
+        ({"--seed": "-1"}, "--seed -1 must not be negative"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(
+    root: Path, tmp_path: Path, change: dict[str, str], message: str
+):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    options = {"--dataset": "shards", "--root": str(tmp_path), "--out": str(tmp_path / "out")}
+    flags = [word for pair in (options | change).items() for word in pair]
+    done = tool(root, "evaluate", tmp_path / "model", *flags)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("tools/evaluate: error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_kind_is_refused(root: Path, story: Path, tmp_path: Path):
+    flags = ("--dataset", "shards", "--out", tmp_path / "out", "--root")
+    with pytest.raises(UsageError, match=r"run has no config\.json"):
+        in_process(root, "evaluate", story / "run", *flags, story / "shards")
+    with pytest.raises(FileNotFoundError, match=r"run has no index\.json"):
+        in_process(root, "evaluate", story / "model", *flags, story / "run")
+    with pytest.raises(UsageError, match="--device nonsense cannot be used"):
+        in_process(
+            root, "evaluate", story / "model", *flags, story / "shards", "--device", "nonsense"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tool_offers_what_the_package_has(root: Path):
+    """The tool repeats the names, so that --help need not load the package."""
+    tool_names = runpy.run_path(str(root / "tools/evaluate"))
+    assert tool_names["DATASETS"] == DATASETS
+    assert set(tool_names["TASKS"]) == set(TASK_TITLES)
+
+
+def test_the_report_tool_needs_its_folders(root: Path, story: Path, tmp_path: Path):
+    common = ("--run", story / "run", "--shards", story / "shards", "--out", tmp_path / "out")
+    done = tool(root, "report", *common, "--evaluation", tmp_path / "absent")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    done = tool(root, "report", *common, "--evaluation", tmp_path)
+    assert done.returncode == 1
+    assert "run tools/evaluate first" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plot_tool_draws_a_record(root: Path, story: Path, tmp_path: Path):
+    record = next((story / "ecgs").rglob("*.hea"))
+    page = tmp_path / "page.pdf"
+    done = tool(root, "plot", record, "--out", page)
+    assert (done.returncode, done.stdout.strip()) == (0, str(page)), done.stderr
+    assert page.read_bytes().startswith(b"%PDF")
+    for arguments, message in (
+        ((record, "--out", page), "exists"),
+        ((record, "--out", tmp_path / "page.bmp"), "must end in one of .png, .pdf, .svg"),
+        ((record, "--out", tmp_path / "no/page.png"), "does not exist"),
+        ((tmp_path / "absent", "--out", tmp_path / "x.png"), "has no header file"),
+    ):
+        done = tool(root, "plot", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize("name", ["evaluate", "report", "plot"])
+def test_help_loads_nothing_heavy(root: Path, name: str):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", root / "tools" / name, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: tools/" in done.stdout
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "esi_fast.cli" in loaded
+    assert not {"torch", "numpy", "matplotlib", "sklearn", "transformers"} & loaded
