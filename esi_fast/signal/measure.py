@@ -57,7 +57,7 @@ def intervals_from_machine(row: Mapping[str, str | float]) -> dict[str, float]:
         ("qrs", "qrs_onset", "qrs_end"),
         ("qt", "qrs_onset", "t_end"),
     ):
-        if start in raw and end in raw:
+        if raw.get(start, -1.0) >= 0 and end in raw:
             keep(key, raw[end] - raw[start])
     for key in ("p_axis", "qrs_axis", "t_axis"):
         if key in raw:

@@ -42,10 +42,10 @@ def assess(signal: NDArray[np.float32]) -> Quality:
         raise ValueError(f"signal must be (12, T) with T >= 1, not {signal.shape}")
     is_missing = np.isnan(signal)
     missing_share = is_missing.mean(axis=1)
-    low = np.where(is_missing, np.inf, signal).min(axis=1)
-    high = np.where(is_missing, -np.inf, signal).max(axis=1)
-    value_range = np.where(missing_share < 1, high - low, 0.0)
-    flat = value_range < FLAT_RANGE_MV
+    has_samples = missing_share < 1
+    low = np.where(has_samples, np.where(is_missing, np.inf, signal).min(axis=1), 0.0)
+    high = np.where(has_samples, np.where(is_missing, -np.inf, signal).max(axis=1), 0.0)
+    flat = high - low < FLAT_RANGE_MV
     clipped = np.maximum(np.abs(high), np.abs(low)) > OUT_OF_RANGE_MV
     middle = (high + low) / 2
     for lead in np.flatnonzero(~flat & ~clipped):

@@ -1,0 +1,154 @@
+"""
+The compiled core: WFDB headers and samples, resampling. See esi_fast.signal.
+"""
+
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+
+__all__: list[str] = [
+    "Header",
+    "RecordError",
+    "RecordResult",
+    "SignalSpec",
+    "output_length",
+    "parse_header",
+    "probe_records",
+    "read_batch",
+    "read_header",
+    "read_record",
+    "resample",
+]
+
+class RecordError(Exception):
+    """
+    args: (status, message), as in RecordResult.
+    """
+
+class SignalSpec:
+    """
+    One signal line of a header, defaults filled in.
+    """
+    @property
+    def adc_resolution(self) -> int: ...
+    @property
+    def adc_zero(self) -> int: ...
+    @property
+    def baseline(self) -> int: ...
+    @property
+    def byte_offset(self) -> int: ...
+    @property
+    def checksum(self) -> int | None: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def file(self) -> str: ...
+    @property
+    def format(self) -> int: ...
+    @property
+    def gain(self) -> float: ...
+    @property
+    def initial_value(self) -> int: ...
+    @property
+    def samples_per_frame(self) -> int: ...
+    @property
+    def skew(self) -> int: ...
+    @property
+    def unit(self) -> str: ...
+
+class Header:
+    """
+    A parsed header; num_samples is 0 where it states none.
+    """
+    @property
+    def comments(self) -> tuple[str, ...]: ...
+    @property
+    def fs(self) -> float: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def num_segments(self) -> int: ...
+    @property
+    def num_signals(self) -> int: ...
+    @property
+    def signals(self) -> list[SignalSpec]: ...
+
+class RecordResult:
+    """
+    What became of one record of a batch.
+    """
+    @property
+    def clipped(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def fs(self) -> float: ...
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def source_leads(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def unresolved(self) -> tuple[str, ...]: ...
+
+def output_length(
+    num_samples: typing.SupportsInt | typing.SupportsIndex,
+    fs_in: typing.SupportsFloat | typing.SupportsIndex,
+    fs_out: typing.SupportsFloat | typing.SupportsIndex,
+) -> int:
+    """
+    ceil(num_samples * fs_out / fs_in).
+    """
+
+def parse_header(text: bytes) -> Header:
+    """
+    Parse the bytes of a header.
+    """
+
+def probe_records(
+    stems: collections.abc.Sequence[bytes], threads: typing.SupportsInt | typing.SupportsIndex
+) -> list[RecordResult]:
+    """
+    Rate and length of each record, from headers and file sizes.
+    """
+
+def read_batch(
+    stems: collections.abc.Sequence[bytes],
+    rows: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    out: numpy.ndarray,
+    *,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    quality: str,
+    verify: bool,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+    lead_of: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
+    millivolts: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex],
+) -> list[RecordResult]:
+    """
+    Read stems[i] into out[rows[i]]: (n, 12, T) float32 mV or int16 uV.
+    """
+
+def read_header(stem: bytes) -> Header:
+    """
+    Read STEM.hea.
+    """
+
+def read_record(stem: bytes, verify: bool) -> tuple[Header, numpy.typing.NDArray[numpy.int32]]:
+    """
+    The header of a record and its samples as stored, (num_signals, T) int32.
+    """
+
+def resample(
+    x: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    fs_in: typing.SupportsFloat | typing.SupportsIndex,
+    fs_out: typing.SupportsFloat | typing.SupportsIndex,
+    quality: str,
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    (rows, T) -> (rows, ceil(T * fs_out / fs_in)) float32.
+    """

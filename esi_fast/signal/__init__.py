@@ -1,0 +1,1 @@
+"""ECG signals: read from disk, resampled, measured, checked, simulated. numpy, no torch."""

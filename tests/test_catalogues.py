@@ -1,0 +1,203 @@
+"""Catalogues: who, when and which statements, for the three layouts, and what is wrong with one."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wfdb_files import samples, write_record
+
+from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.measure import intervals_from_machine
+from esi_fast.signal.records import read_records
+
+MACHINE = ["rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end"]
+MACHINE += ["p_axis", "qrs_axis", "t_axis"]
+REPORTS = [f"report_{i}" for i in range(18)]
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([list(header), *map(list, rows)])
+
+
+@pytest.fixture
+def mimic(tmp_path: Path) -> Path:
+    """Three studies of two patients; the machine's rows are in another order and lack one."""
+    write_csv(
+        tmp_path / "record_list.csv",
+        ["subject_id", "study_id", "file_name", "ecg_time", "path"],
+        [
+            [10, 401, 401, "2180-07-23 08:44:00", "files/p10/s401/401"],
+            [10, 402, 402, "2183-01-02 00:00:00", "files/p10/s402/402"],
+            [11, 403, 403, "", "files/p11/s403/403"],
+        ],
+    )
+    blank = [""] * 14
+    write_csv(
+        tmp_path / "machine_measurements.csv",
+        ["subject_id", "study_id", "cart_id", "ecg_time", *REPORTS, "bandwidth", *MACHINE],
+        [
+            [10, 402, 7, "", " Atrial fibrillation ", " ", "", 'ST, "depression"', *blank, "x",
+             600, 29999, 29999, 170, 258, 518, 29999, 77, ""],
+            [10, 401, 7, "", "Sinus rhythm", "", "", "Normal ECG", *blank, "x",
+             659, 40, 128, 170, 258, 518, 81, 77, 79],
+        ],
+    )  # fmt: skip
+    write_csv(
+        tmp_path / "patients.csv",
+        ["subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"],
+        [[10, "F", 52, 2180, "2014 - 2016", ""], [12, "M", 30, 2150, "", ""]],
+    )
+    return tmp_path
+
+
+def test_mimic(mimic: Path) -> None:
+    catalogue = open_catalogue(mimic)
+    assert (catalogue.source, catalogue.root, len(catalogue)) == ("mimic-iv-ecg", mimic, 3)
+    first, second, third = catalogue
+    assert (first.key, first.study_id, first.subject_id) == ("401", "401", "10")
+    assert first.path == mimic / "files/p10/s401/401"
+    assert (first.age, first.sex, first.ecg_time) == (52.0, "female", "2180-07-23 08:44:00")
+    assert first.statements == ("Sinus rhythm", "Normal ECG")
+    machine = dict(zip(MACHINE, [659, 40, 128, 170, 258, 518, 81, 77, 79], strict=True))
+    assert first.measurements == intervals_from_machine(machine)
+    assert first.measurements["pr"] == 130.0
+    assert (second.age, second.statements) == (55.0, ("Atrial fibrillation", 'ST, "depression"'))
+    assert second.measurements["qrs"] == 88.0
+    assert not {"pr", "p_duration", "p_axis", "t_axis"} & set(second.measurements)
+    assert (third.age, third.sex, third.ecg_time) == (None, None, None)
+    assert (third.statements, third.measurements) == ((), {})
+    assert list(catalogue) == [first, second, third]
+
+
+def test_mimic_without_patients(mimic: Path) -> None:
+    (mimic / "patients.csv").unlink()
+    assert {(entry.age, entry.sex) for entry in open_catalogue(mimic)} == {(None, None)}
+
+
+def test_ptb_xl(tmp_path: Path) -> None:
+    header = ["ecg_id", "patient_id", "age", "sex", "recording_date", "report", "scp_codes"]
+    header += ["strat_fold", "filename_lr", "filename_hr"]
+    names = ["records100/00000/00001_lr", "records500/00000/00001_hr"]
+    rows = [
+        [1, "15709.0", "56.0", 1, "1984-11-09 09:17:34", "two\nlines", "{'NORM': 100.0, 'SR': 0.0}",
+         3, *names],
+        [21837, "8.0", "300.0", 0, "", "", "{}", 10, *names],
+        [7, 9, "", "", "", "", "{'AFIB': 0}", "", *names],
+    ]  # fmt: skip
+    write_csv(tmp_path / "ptbxl_database.csv", header, rows)
+    (tmp_path / "records100").mkdir()
+    assert next(iter(open_catalogue(tmp_path))).path == tmp_path / names[0]
+    (tmp_path / "records500").mkdir()
+    catalogue = open_catalogue(tmp_path)
+    assert (catalogue.source, len(catalogue)) == ("ptb-xl", 3)
+    first, second, third = catalogue
+    assert (first.key, first.subject_id, first.path) == ("00001", "15709", tmp_path / names[1])
+    assert (first.age, first.sex, first.fold) == (56.0, "female", 3)
+    assert (first.statements, first.ecg_time) == (("NORM", "SR"), "1984-11-09 09:17:34")
+    assert (second.key, second.age, second.sex, second.fold) == ("21837", 90.0, "male", 10)
+    assert (second.statements, second.ecg_time) == ((), None)
+    assert (third.age, third.sex, third.fold, third.statements) == (None, None, None, ("AFIB",))
+
+    rows[1][6] = "{'NORM': "
+    write_csv(tmp_path / "ptbxl_database.csv", header, rows)
+    with pytest.raises(ValueError, match="ecg_id 21837: ") as raised:
+        list(open_catalogue(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_folder(tmp_path: Path) -> None:
+    for name, comments in [
+        ("b/E-01.x", "# Age: 78\n# Sex: Male\n# Dx: 67741000119109, 426177001\n"),
+        ("a", "#<age>: 51\n#<sex>: F\n"),
+        ("c", "# Age: NaN\n# Sex: Unknown\n# Dx: Unknown\n"),
+    ]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        stem = write_record(tmp_path / name, samples(20))
+        header = stem.with_name(f"{stem.name}.hea")
+        header.write_text(header.read_text().replace(f"{stem.name} ", "n ", 1) + comments)
+    (tmp_path / "d.hea").write_text("broken")
+    catalogue = open_catalogue(tmp_path)
+    assert (catalogue.source, len(catalogue)) == ("wfdb", 4)
+    a, b, c, d = catalogue
+    assert (b.key, b.subject_id, b.path) == ("b_E-01_x", "E-01.x", tmp_path / "b/E-01.x")
+    assert (b.age, b.sex, b.statements) == (78.0, "male", ("67741000119109", "426177001"))
+    assert (a.age, a.sex, a.statements) == (51.0, "female", ())
+    for entry in (c, d):
+        assert (entry.age, entry.sex, entry.statements) == (None, None, ())
+    assert d.key == "d"
+
+
+@pytest.mark.parametrize(
+    ("folder", "source"),
+    [("mimic-like", "mimic-iv-ecg"), ("ptb-xl", "ptb-xl"), ("cinc2021", "wfdb"), ("ludb", "wfdb")],
+)
+def test_real_folders(shared_data: Path, folder: str, source: str) -> None:
+    catalogue = open_catalogue(shared_data / folder)
+    assert catalogue.source == source
+    entries = list(catalogue)
+    assert len(entries) == len(catalogue)
+    assert len({entry.key for entry in entries}) == len(entries)
+    assert all(re.fullmatch("[A-Za-z0-9_-]+", entry.key) for entry in entries)
+    assert all(entry.path.with_name(f"{entry.path.name}.hea").is_file() for entry in entries)
+    assert sum(entry.sex is not None for entry in entries) >= 0.9 * len(entries)
+    assert all(entry.age is None or 0 <= entry.age <= 120 for entry in entries)
+
+
+def test_mimic_like_and_ptb_xl_tell_the_same_story(shared_data: Path) -> None:
+    # The first was made from the second: same patients in other words, signals within one step of
+    # the coarser ADC (5 uV).
+    mimic = list(open_catalogue(shared_data / "mimic-like"))
+    ptb_xl = {int(entry.key): entry for entry in open_catalogue(shared_data / "ptb-xl")}
+    twins = [ptb_xl[int(entry.key) - 40_000_000] for entry in mimic]
+    assert [entry.sex for entry in mimic] == [twin.sex for twin in twins]
+    for entry, twin in zip(mimic, twins, strict=True):
+        assert entry.subject_id.endswith(twin.subject_id)
+        # MIMIC-IV knows whole years only: the age of a second study may be off by one.
+        assert (entry.age is None) == (twin.age is None)
+        assert entry.age is None or twin.age is None or abs(entry.age - twin.age) <= 1
+    ours = read_records([entry.path for entry in mimic[:20]]).signal
+    theirs = read_records([twin.path for twin in twins[:20]]).signal
+    assert np.abs(ours - theirs).max() <= 0.0026
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        open_catalogue(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no record_list\.csv, ptbxl_database\.csv or"):
+        open_catalogue(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file: not a folder"):
+        open_catalogue(tmp_path / "file")
+    with pytest.raises(ValueError, match="source 'edf' is not one of"):
+        open_catalogue(tmp_path, "edf")  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match=r"record_list\.csv: no such file"):
+        open_catalogue(tmp_path, "mimic-iv-ecg")
+    with pytest.raises(FileNotFoundError, match="no folder records500 or records100"):
+        open_catalogue(tmp_path, "ptb-xl")
+
+
+def test_broken_tables(mimic: Path) -> None:
+    machine = mimic / "machine_measurements.csv"
+    text = machine.read_text()
+    machine.write_text(text.replace("qrs_onset", "q").replace("t_axis", "t"))
+    with pytest.raises(ValueError, match=r"machine_measurements\.csv: lacks .* qrs_onset, t_axis"):
+        open_catalogue(mimic)
+    machine.write_text(text[: text.rindex("659")])
+    with pytest.raises(ValueError, match=r"machine_measurements\.csv, line 3: .* fields, not 32"):
+        list(open_catalogue(mimic))
+    machine.unlink()
+    with pytest.raises(FileNotFoundError, match=r"machine_measurements\.csv: no such file"):
+        open_catalogue(mimic)
+    (mimic / "record_list.csv").write_text("subject_id,study_id,file_name,ecg_time,path\n")
+    machine.write_text(text)
+    with pytest.raises(ValueError, match=r"record_list\.csv: lists no records"):
+        open_catalogue(mimic)
+    (mimic / "record_list.csv").write_text("")
+    with pytest.raises(ValueError, match=r"record_list\.csv: lacks the column\(s\) subject_id"):
+        open_catalogue(mimic)

@@ -1,0 +1,194 @@
+"""Many records at once: bad ones among good ones, rates, lengths, types, threads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import wfdb
+from wfdb_files import MIMIC_ORDER, assert_as_wfdb, samples, write_record
+
+from esi_fast.signal.records import read_record, read_records
+from esi_fast.signal.resample import resample
+
+# ---- bad records, alone and in a batch
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.hea: no such file"):
+        read_record(tmp_path / "nothing")
+    stem = write_record(tmp_path / "r", samples())
+    (tmp_path / "r.dat").unlink()
+    with pytest.raises(FileNotFoundError, match=r"r\.dat: no such file"):
+        read_record(stem)
+
+
+def test_bad_files_harm_no_other(tmp_path: Path) -> None:
+    good = samples(500)
+    write_record(tmp_path / "good", good)
+    write_record(tmp_path / "truncated", good)
+    data = tmp_path / "truncated.dat"
+    data.write_bytes(data.read_bytes()[:-1])
+    write_record(tmp_path / "checksum", good, checksum_of="II")
+    write_record(tmp_path / "leads", good, [*MIMIC_ORDER[:10], "V7", "V8"])
+    write_record(tmp_path / "twice", good, [*MIMIC_ORDER[:11], "V5"])
+    write_record(tmp_path / "units", good, gain="200/mmHg")
+    write_record(tmp_path / "odd", good, length="")
+    (tmp_path / "odd.dat").write_bytes(bytes(1201))
+    write_record(tmp_path / "huge", good, length="900000000000")
+    write_record(tmp_path / "empty", good[:, :0])
+    write_record(tmp_path / "absurd", good, gain="1e-300/V")
+    write_record(tmp_path / "rates", good, fs="0.001")
+    (tmp_path / "nodata.hea").write_text((tmp_path / "good.hea").read_text().replace("good", "x"))
+    write_record(tmp_path / "folder", good)
+    (tmp_path / "folder.dat").unlink()
+    (tmp_path / "folder.dat").mkdir()
+    write_record(tmp_path / "pipe", good)
+    (tmp_path / "pipe.dat").unlink()
+    os.mkfifo(tmp_path / "pipe.dat")
+    wrong = int(good[1].sum(dtype=np.int16))
+    expected = {
+        "truncated": ("truncated", "truncated.dat: expected 12000 bytes, found 11999"),
+        "checksum": (
+            "checksum",
+            f"checksum.dat: checksum of lead II is {wrong}, header says {wrong + 1}",
+        ),
+        "leads": ("leads", "leads.hea: lacks lead(s) V5, V6; it has "),
+        "twice": ("leads", "twice.hea: lead V5 occurs twice"),
+        "units": ("units", "units.hea: "),
+        "odd": ("truncated", "odd.dat: 1201 bytes are no whole number of frames of 24 bytes"),
+        "huge": ("truncated", "huge.dat: expected 21600000000000 bytes, found 12000"),
+        "empty": ("truncated", "empty.dat: holds no samples"),
+        "absurd": ("format", "absurd.hea: lead I has the absurd gain"),
+        "rates": ("format", "rates.hea: cannot resample"),
+        "nodata": ("missing", "x.dat: no such file"),
+        "folder": ("io", "folder.dat: not a regular file"),
+        "pipe": ("io", "pipe.dat: not a regular file"),
+    }
+    names = ["good", *expected, "good", "absent"]
+    batch = read_records([tmp_path / name for name in names], fs=250, duration=1.0, threads=3)
+    alone = read_records([tmp_path / "good"], fs=250, duration=1.0)
+    for index, name in enumerate(names):
+        if name == "good":
+            assert (batch.status[index], batch.errors[index]) == ("ok", "")
+            np.testing.assert_array_equal(batch.signal[index], alone.signal[0])
+            continue
+        status, error = expected.get(name, ("missing", "absent.hea: no such file"))
+        assert batch.status[index] == status
+        assert batch.errors[index].startswith(error)
+        assert "\n" not in batch.errors[index]
+        assert np.isnan(batch.signal[index]).all()
+        if name != "rates":
+            with pytest.raises((ValueError, OSError)) as raised:
+                read_record(tmp_path / name)
+            assert str(raised.value).startswith(f"{tmp_path}/{error}")
+    # Without a rate and a length asked for, the sound records set them.
+    batch = read_records([tmp_path / name for name in names])
+    assert (batch.fs, batch.signal.shape) == (500.0, (len(names), 12, 500))
+    assert batch.status[0] == "ok"
+    assert batch.status[names.index("rates")] == "rate"
+
+
+def test_unverified_checksums_are_not_looked_at(tmp_path: Path) -> None:
+    stem = write_record(tmp_path / "r", samples(), checksum_of="V3")
+    with pytest.raises(ValueError, match="checksum of lead V3"):
+        read_record(stem)
+    assert read_record(stem, verify=False).status == "ok"
+    assert read_records([stem], verify=False).status == ("ok",)
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("quality", ["hq", "scipy"])
+def test_batch_is_read_then_resampled_then_cropped_or_padded(tmp_path: Path, quality: str) -> None:
+    long = samples(777, seed=1)
+    long[4, 100:160] = -32768
+    stems = [write_record(tmp_path / "long", long), write_record(tmp_path / "short", samples(200))]
+    for fs in (100.0, 257.0, 500.0, 1000.0):
+        length = int(fs)
+        batch = read_records(stems, fs=fs, duration=1.0, quality=quality, threads=2)  # type: ignore[arg-type]
+        again = read_records(stems, fs=fs, duration=1.0, quality=quality, threads=1)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(batch.signal, again.signal)
+        for stem, signal in zip(stems, batch.signal, strict=True):
+            record = read_record(stem)
+            whole = resample(record.signal, record.fs, fs, quality)  # type: ignore[arg-type]
+            kept = min(length, whole.shape[1])
+            np.testing.assert_array_equal(signal[:, :kept], whole[:, :kept])
+            assert np.isnan(signal[:, kept:]).all()
+        assert np.isnan(batch.signal[0]).any()
+        stored = read_records(stems, fs=fs, duration=1.0, dtype="int16", quality=quality)  # type: ignore[arg-type]
+        missing = np.isnan(batch.signal)
+        np.testing.assert_array_equal(stored.signal == -32768, missing)
+        microvolt = batch.signal[~missing] * np.float32(1000)
+        np.testing.assert_array_equal(stored.signal[~missing], np.rint(microvolt))
+        assert not stored.clipped.any()
+
+
+def test_int16_saturates_and_says_so(tmp_path: Path) -> None:
+    digital = np.zeros((12, 50), dtype=np.int16)
+    fine = write_record(tmp_path / "fine", digital + np.int16(3276), gain="100/mV")
+    digital[3, 7], digital[5, 9] = 4000, -4000
+    stem = write_record(tmp_path / "r", digital, gain="100/mV")
+    batch = read_records([fine, stem], dtype="int16")
+    assert batch.clipped.tolist() == [False, True]
+    assert (batch.signal[0] == 32760).all()
+    assert batch.signal[1, 3, 7] == 32767
+    assert batch.signal[1, 4, 9] == -32767  # aVF before aVL in the file
+    assert not read_records([fine, stem]).clipped.any()
+
+
+def test_formats_the_core_lacks_join_the_batch_through_wfdb(tmp_path: Path) -> None:
+    digital = samples(300)
+    digital[2, 10:20] = -2048
+    for name, fmt in (("other", "212"), ("native", "16")):
+        wfdb.wrsamp(
+            name, fs=500, units=["mV"] * 12, sig_name=list(MIMIC_ORDER), fmt=[fmt] * 12,
+            d_signal=digital.T.astype(np.int64), adc_gain=[200.0] * 12, baseline=[0] * 12,
+            write_dir=str(tmp_path),
+        )  # fmt: skip
+    stems = [tmp_path / "native", tmp_path / "other"]
+    assert assert_as_wfdb(stems[1]) == "read through wfdb: format 212"
+    for options in ({}, {"fs": 100.0, "duration": 1.0}, {"dtype": "int16"}):
+        batch = read_records(stems, **options)  # type: ignore[arg-type]
+        assert batch.status == ("ok", "read through wfdb: format 212")
+        assert batch.errors == ("", "")
+        assert batch.source_leads == (MIMIC_ORDER, MIMIC_ORDER)
+        if "fs" not in options:  # 212 has its own value for missing samples, all else is equal
+            missing = slice(10, 20)
+            np.testing.assert_array_equal(
+                np.delete(batch.signal[0], missing, axis=1),
+                np.delete(batch.signal[1], missing, axis=1),
+            )
+            lost = batch.signal[1, 2, missing]
+            assert (np.isnan(lost) | (lost == -32768)).all()
+    broken = (tmp_path / "other.hea").read_text().replace(" 212 ", " 999 ")
+    (tmp_path / "other.hea").write_text(broken)
+    batch = read_records(stems)
+    assert batch.status == ("ok", "format")
+    assert batch.errors[1].startswith("other.hea: format 999, and wfdb cannot read it: ")
+
+
+def test_a_batch_of_nothing_readable(tmp_path: Path) -> None:
+    batch = read_records([tmp_path / "a"])
+    assert batch.signal.shape == (1, 12, 0)
+    assert np.isnan(batch.fs)
+    assert read_records([], fs=100, duration=2).signal.shape == (0, 12, 200)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fs": 0}, "fs must be a positive number of Hz, got 0"),
+        ({"duration": -1.0}, "duration must be a positive number of s, got -1"),
+        ({"fs": 100, "duration": 0.001}, "less than one sample"),
+        ({"dtype": "float64"}, "dtype must be 'float32' or 'int16', got 'float64'"),
+        ({"threads": -2}, "threads must be 0"),
+        ({"quality": "vhq"}, "quality must be 'hq' or 'scipy', got 'vhq'"),
+    ],
+)
+def test_arguments_that_make_no_sense(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_records([], **options)  # type: ignore[arg-type]
