@@ -50,14 +50,14 @@ _HOME = {
 }
 _SUBPACKAGES = ("kernels",)
 
-__all__ = [*_HOME, *_SUBPACKAGES, "__version__"]  # noqa: PLE0604 (all are strings)
+__all__ = [*_HOME, *_SUBPACKAGES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        import importlib.metadata
+        from importlib.metadata import version
 
-        return importlib.metadata.version("esi-fast")
+        return version("esi-fast")
     if name in _SUBPACKAGES:
         return importlib.import_module(f"esi_fast.{name}")
     if name in _HOME:

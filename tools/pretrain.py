@@ -7,6 +7,7 @@ deepspeed --num_accelerators 2 tools/pretrain.py --recipe demo --data.shards SHA
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from esi_fast.cli import UsageError, run
@@ -27,9 +28,11 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # DeepSpeed still calls torch by a name that torch 2.13 deprecates: nothing a user can act on.
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor", category=FutureWarning)
     import deepspeed
 
     from esi_fast.data.loader import Loader, ShardSet
@@ -125,7 +128,7 @@ def main(argv: list[str]) -> int:
                     raise ValueError(f"the loss is not a number at step {step}: lower --optim.lr")
                 log.step(
                     step,
-                    {**means, "lr": learning_rate, "logit_scale": float(output.logit_scale)},
+                    {**means, "lr": learning_rate, "logit_scale": output.logit_scale.item()},
                     num_samples=world_size * invocation.data.batch_size,
                     wait_s=loader.wait_s,
                 )

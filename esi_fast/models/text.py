@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,11 +69,13 @@ def train_wordpiece(captions: Iterable[str], vocab_size: int) -> PreTrainedToken
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD, UNKNOWN, CLS, SEP, MASK],
-        # Every printable character is a token, so that nothing in a caption becomes unknown.
-        initial_alphabet=sorted(set(string.printable.lower()) - set(string.whitespace)),
+        initial_alphabet=list(string.punctuation),
         show_progress=False,
     )
-    core.train_from_iterator(captions, trainer)
+    # Every letter and digit becomes a token, at the start of a word and inside, whatever the
+    # captions hold: no later text is unknown.
+    letters = string.ascii_lowercase + string.digits
+    core.train_from_iterator(chain(captions, letters, [letters, letters[::-1]]), trainer)
     core.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{CLS} $A {SEP}",
         special_tokens=[(token, core.token_to_id(token)) for token in (CLS, SEP)],

@@ -59,6 +59,7 @@ def resolve(run: Path, which: str) -> str:
 
 def load_weights(run: Path, which: str = LATEST) -> tuple[dict[str, torch.Tensor], str]:
     """The full-precision weights of a checkpoint, whatever its ZeRO stage, and its tag."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # tensors of a file: no device is asked for
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     tag = resolve(run, which)

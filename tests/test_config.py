@@ -1,0 +1,100 @@
+"""Recipes: strict, complete, and every knob is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from esi_fast.cli import UsageError
+from esi_fast.config import RECIPES, Recipe, deepspeed_config, parse_pretrain, to_toml
+
+
+def test_flags_override_the_recipe_and_the_launcher_comes_first() -> None:
+    read = parse_pretrain(
+        ["--local_rank=1", "--recipe", "demo", "--out", "run", "--optim.lr", "3e-4"]
+        + ["--data.shards", "a", "b", "--train.soft-targets", "False"]
+    )
+    assert read.optim.lr == 3e-4
+    assert read.data.shards == (Path("a"), Path("b"))
+    assert read.train.soft_targets is False
+    assert read.model.encoder == "convnextv2_zepto"
+    assert read.out == Path("run")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_reads_and_its_toml_reads_back_equal(path: Path, tmp_path: Path) -> None:
+    read = parse_pretrain(["--recipe", str(path), "--out", "run", "--data.shards", "s"])
+    copy = tmp_path / "copy.toml"
+    copy.write_text(to_toml(read))
+    again = parse_pretrain(["--recipe", str(copy), "--out", "run"])
+    for group in fields(Recipe):
+        assert getattr(again, group.name) == getattr(read, group.name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optim]\nlrr = 1", "unknown recipe key optim.lrr; did you mean lr"),
+        ("[optimiser]\nlr = 1", "unknown recipe key optimiser; did you mean optim"),
+        ('[optim]\nlr = "fast"', "optim.lr = 'fast'"),
+        ("[data]\nbatch_size = 0", "data.batch_size = 0: must be greater than 0"),
+        ("optim = 3", "optim = 3: must be a table"),
+        ("[optim", "is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_that_names_it(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        parse_pretrain(["--recipe", str(path), "--out", "run"])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_a_missing_out(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="recipe nothing does not exist; tools/recipes has .*demo"):
+        parse_pretrain(["--recipe", "nothing", "--out", "run"])
+    with pytest.raises(UsageError, match="--out is missing"):
+        parse_pretrain(["--recipe", "demo"])
+    with pytest.raises(UsageError, match="does not exist"):
+        parse_pretrain(["--deepspeed-config", str(tmp_path / "no.json"), "--out", "run"])
+    (tmp_path / "bad.json").write_text("[1]")
+    with pytest.raises(UsageError, match="must hold one JSON object"):
+        parse_pretrain(["--deepspeed-config", str(tmp_path / "bad.json"), "--out", "run"])
+
+
+def test_deepspeed_options_pass_through_but_are_set_once(tmp_path: Path) -> None:
+    config = tmp_path / "ds.json"
+    config.write_text('{"zero_optimization": {"stage": 2}, "wall_clock_breakdown": true}')
+    read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r", "--optim.clip", "2"])
+    made = deepspeed_config(read, on_gpu=True)
+    assert made["zero_optimization"] == {"stage": 2}
+    assert made["wall_clock_breakdown"] is True
+    assert made["gradient_clipping"] == 2
+    assert made["bf16"] == {"enabled": True}
+    assert deepspeed_config(Recipe(), on_gpu=False)["zero_optimization"] == {"stage": 1}
+    config.write_text('{"optimizer": {"type": "AdamW"}}')
+    read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
+    with pytest.raises(UsageError, match="deepspeed.optimizer: set it in"):
+        deepspeed_config(read, on_gpu=False)
+
+
+def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:
+    readers = (root / "tools" / "pretrain.py").read_text()
+    readers += (root / "esi_fast" / "config.py").read_text().split("def deepspeed_config")[1]
+    knobs = [
+        (group, item.name)
+        for group, owner in get_type_hints(Recipe).items()
+        if group != "deepspeed"
+        for item in fields(owner)
+    ]
+    assert len(knobs) <= 40
+    unread = [
+        f"{group}.{name}" for group, name in knobs if not re.search(rf"\.{name}\b", readers)
+    ]
+    assert not unread
+
+

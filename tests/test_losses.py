@@ -1,0 +1,158 @@
+"""The losses against plain restatements, and two ranks against one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from esi_fast.training.losses import captioning_loss, contrastive_loss
+from esi_fast.training.optim import adamw, warmup_then_steps
+
+
+def embeddings(batch: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    both = torch.randn(2, batch, 6, dtype=torch.float64, generator=generator)
+    ecg, text = F.normalize(both, dim=-1)
+    return ecg, text
+
+
+def test_with_all_keys_different_it_is_clips_loss() -> None:
+    ecg, text = embeddings(7)
+    logits = 5.0 * ecg @ text.T
+    labels = torch.arange(7)
+    expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    torch.testing.assert_close(contrastive_loss(ecg, text, torch.tensor([5.0]), labels), expected)
+
+
+def test_records_that_say_the_same_are_not_negatives() -> None:
+    ecg, text = embeddings(4)
+    text[1] = text[0]
+    ecg[1] = ecg[0]
+    keys = torch.tensor([5, 5, 6, 7])
+    sharp = torch.tensor([50.0])
+    # Two equal pairs cost as much as they must (their entropy), and no more.
+    same = contrastive_loss(ecg[:2], ecg[:2], sharp, keys[:2])
+    assert same.item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
+    assert same < contrastive_loss(ecg[:2], ecg[:2], sharp, torch.tensor([1, 2])) + 1e-9
+    ecg.requires_grad_()
+    contrastive_loss(ecg, text, sharp, keys).backward()
+    pull = contrastive_gradient_by_hand(ecg.detach(), text, 50.0, keys)
+    torch.testing.assert_close(ecg.grad, pull)
+
+
+def contrastive_gradient_by_hand(
+    ecg: torch.Tensor, text: torch.Tensor, scale: float, keys: torch.Tensor
+) -> torch.Tensor:
+    """d loss / d ecg from the softmax's derivative, written out."""
+    logits = scale * ecg @ text.T
+    target = (keys[:, None] == keys[None, :]).double()
+    target /= target.sum(dim=1, keepdim=True)
+    rows = logits.softmax(dim=1) - target
+    columns = (logits.T.softmax(dim=1) - target).T
+    return scale * (rows + columns) @ text / (2 * len(ecg))
+
+
+def test_captioning_counts_real_tokens_only() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, 5, generator=generator)
+    labels = torch.tensor([[1, 2, 3], [4, 0, 0]])
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    per_token = -logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+    expected = (per_token * mask).sum() / 4
+    torch.testing.assert_close(captioning_loss(logits, labels, mask), expected)
+
+
+TWO_RANKS = """
+import os, sys, torch
+import torch.distributed as dist
+from torch.nn import functional as F
+from esi_fast.training.distributed import all_gather, mean_over_ranks, shut_down
+from esi_fast.training.losses import captioning_loss, contrastive_loss
+
+rank = int(os.environ["RANK"])
+dist.init_process_group("gloo")
+data = torch.load(sys.argv[1])
+own = slice(8 * rank, 8 * rank + 8)
+weights = {k: data[k].clone().requires_grad_() for k in ("w_ecg", "w_text", "w_logits", "scale")}
+ecg = F.normalize(data["ecg"][own] @ weights["w_ecg"], dim=-1)
+text = F.normalize(data["text"][own] @ weights["w_text"], dim=-1)
+contrastive = contrastive_loss(ecg, text, weights["scale"].exp(), data["keys"][own])
+logits = data["tokens"][own] @ weights["w_logits"]
+captioning = captioning_loss(logits, data["labels"][own], data["mask"][own])
+(contrastive + captioning).backward()
+for value in weights.values():
+    dist.all_reduce(value.grad)
+    value.grad /= 2
+losses = mean_over_ranks({"contrastive": contrastive, "captioning": captioning})
+if rank == 0:
+    torch.save({k: v.grad for k, v in weights.items()} | losses, sys.argv[2])
+shut_down()
+"""
+
+
+@pytest.mark.dist
+def test_two_ranks_of_eight_are_one_of_sixteen(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    lengths = torch.randint(1, 9, (16,), generator=generator)
+    data = {
+        "ecg": draw(16, 5),
+        "text": draw(16, 5),
+        "tokens": draw(16, 8, 5),
+        "w_ecg": draw(5, 4),
+        "w_text": draw(5, 4),
+        "w_logits": draw(5, 11),
+        "scale": torch.full((1,), 1.5, dtype=torch.float64),
+        "keys": torch.randint(0, 9, (16,), generator=generator),
+        "labels": torch.randint(0, 11, (16, 8), generator=generator),
+        "mask": (torch.arange(8) < lengths[:, None]).long(),
+    }
+    torch.save(data, tmp_path / "data.pt")
+    (tmp_path / "ranks.py").write_text(TWO_RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(tmp_path / "ranks.py")]
+    command += [str(tmp_path / "data.pt"), str(tmp_path / "out.pt")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = torch.load(tmp_path / "out.pt")
+
+    names = ("w_ecg", "w_text", "w_logits", "scale")
+    weights = {name: data[name].clone().requires_grad_() for name in names}
+    ecg = F.normalize(data["ecg"] @ weights["w_ecg"], dim=-1)
+    text = F.normalize(data["text"] @ weights["w_text"], dim=-1)
+    contrastive = contrastive_loss(ecg, text, weights["scale"].exp(), data["keys"])
+    logits = data["tokens"] @ weights["w_logits"]
+    captioning = captioning_loss(logits, data["labels"], data["mask"])
+    (contrastive + captioning).backward()
+    for name, value in weights.items():
+        torch.testing.assert_close(found[name], value.grad, rtol=1e-12, atol=1e-14, msg=name)
+    assert found["contrastive"] == pytest.approx(contrastive.item(), rel=1e-6)
+    assert found["captioning"] == pytest.approx(captioning.item(), rel=1e-6)
+
+
+def test_the_learning_rate_warms_up_and_steps_down() -> None:
+    factor = warmup_then_steps(4, 10, 0.1)
+    assert [factor(step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert factor(9) == 1.0
+    assert factor(10) == pytest.approx(0.1)
+    assert factor(25) == pytest.approx(0.01)
+    assert warmup_then_steps(0, 0, 0.1)(1000) == 1.0
+
+
+def test_only_matrices_are_decayed() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
+    decayed, rest = adamw(module.named_parameters(), lr=1e-3, weight_decay=0.1).param_groups
+    assert [p.shape for p in decayed["params"]] == [(2, 3)]
+    assert decayed["weight_decay"] == 0.1
+    assert len(rest["params"]) == 3
+    assert rest["weight_decay"] == 0

@@ -1,0 +1,223 @@
+"""The architecture: against Hugging Face's ConvNeXt V2, and what a caption decoder may see."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import esi_fast as ef
+from esi_fast.models.convnext1d import VARIANTS, ConvNeXtV2Encoder1d, PatchConv1d
+from esi_fast.models.esi import ESI, ESIConfig
+from esi_fast.models.text import load_text_model
+
+CAPTIONS = [
+    "sinus rhythm. heart rate 70 bpm.",
+    "atrial fibrillation. left axis deviation.",
+    "left bundle branch block; (QRS 150 ms), 3:1?",
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> ESI:
+    torch.manual_seed(0)
+    config = ESIConfig(
+        encoder="convnextv2_zepto",
+        fs=100.0,
+        num_samples=256,
+        embed_dim=32,
+        max_tokens=32,
+        decoder_dim=32,
+        decoder_layers=2,
+        decoder_heads=4,
+    )
+    return ESI.from_captions(
+        config, CAPTIONS * 5, vocab_size=300, hidden=32, layers=1, heads=2
+    ).eval()
+
+
+def test_the_encoder_equals_hugging_faces_on_an_image_of_height_one() -> None:
+    from transformers import ConvNextV2Config, ConvNextV2Model
+
+    torch.manual_seed(1)
+    depths, channels = (1, 2, 1, 1), (16, 24, 32, 40)
+    ours = ConvNeXtV2Encoder1d(depths, channels, in_chans=12).double().eval()
+    theirs = ConvNextV2Model(
+        ConvNextV2Config(
+            num_channels=12, depths=depths, hidden_sizes=channels, layer_norm_eps=1e-6
+        )
+    )
+    # Patches of one row: the image is T wide and 1 high.
+    theirs.embeddings.patch_embeddings = nn.Conv2d(12, channels[0], (1, 4), stride=(1, 4))
+    for stage, (before, after) in enumerate(pairwise(channels), start=1):
+        layer = theirs.encoder.stages[stage].downsampling_layer
+        layer[1] = nn.Conv2d(before, after, (1, 2), stride=(1, 2))
+    theirs = theirs.double().eval()
+
+    mapped: dict[str, torch.Tensor] = {}
+    for name, value in ours.state_dict().items():
+        if value.ndim == 1:  # zeros and ones at the start would hide a mistake
+            value.normal_()
+        if "dwconv.weight" in name:  # the middle row of a square kernel
+            square = value.new_zeros(len(value), 1, 7, 7)
+            square[:, :, 3] = value
+            mapped[_hugging_face_name(name)] = square
+        elif ".grn." in name:
+            mapped[_hugging_face_name(name)] = value.view(1, 1, 1, -1)
+        else:
+            mapped[_hugging_face_name(name)] = value.unsqueeze(2) if value.ndim == 3 else value
+    theirs.load_state_dict(mapped)
+    x_BLT = torch.randn(2, 12, 163, dtype=torch.float64)
+    with torch.no_grad():
+        tokens = ours.forward_features(x_BLT)
+        expected = theirs(x_BLT.unsqueeze(2))
+        pooled = ours(x_BLT)
+    torch.testing.assert_close(tokens, expected.last_hidden_state[:, :, 0].transpose(1, 2))
+    torch.testing.assert_close(pooled, expected.pooler_output)
+
+
+def _hugging_face_name(name: str) -> str:
+    name = name.replace("grn.gamma", "grn.weight").replace("grn.beta", "grn.bias")
+    parts = name.split(".")
+    if parts[0] == "downsample_layers" and parts[1] == "0":
+        return "embeddings." + ("patch_embeddings." if parts[2] == "0" else "layernorm.") + parts[3]
+    if parts[0] == "downsample_layers":
+        return f"encoder.stages.{parts[1]}.downsampling_layer.{'.'.join(parts[2:])}"
+    if parts[0] == "stages":
+        inner = ".".join("layernorm" if part == "norm" else part for part in parts[3:])
+        return f"encoder.stages.{parts[1]}.layers.{parts[2]}.{inner}"
+    return name.replace("norm.", "layernorm.")
+
+
+def test_patches_are_a_strided_convolution() -> None:
+    patch = PatchConv1d(12, 5, 4).double()
+    conv = nn.Conv1d(12, 5, 4, stride=4).double()
+    patch.load_state_dict(conv.state_dict())
+    x_BLT = torch.randn(2, 12, 31, dtype=torch.float64)
+    expected = conv(x_BLT).transpose(1, 2)
+    torch.testing.assert_close(patch(x_BLT.transpose(1, 2)), expected)
+
+
+@pytest.mark.parametrize("name", ["convnextv2_zepto", "convnextv2_atto", "convnextv2_nano"])
+def test_encoder_shapes(name: str) -> None:
+    encoder = ef.create_model(name, num_classes=3)
+    x_BLT = torch.randn(2, 12, 1003)
+    width = VARIANTS[name][1][-1]
+    assert encoder.forward_features(x_BLT).shape == (2, 31, width)
+    assert encoder(x_BLT).shape == (2, 3)
+    assert ef.create_model(name)(x_BLT).shape == (2, width)
+
+
+def test_base_has_the_published_size() -> None:
+    """ConvNeXt V2-B has 88 M parameters at 1,000 classes on images; one dimension needs fewer."""
+    with torch.device("meta"):
+        encoder = ef.create_model("convnextv2_base")
+    assert sum(p.numel() for p in encoder.parameters()) / 1e6 == pytest.approx(85.7, abs=1.0)
+
+
+def test_an_unknown_encoder_gets_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match="did you mean convnextv2_base"):
+        ef.create_model("convnextv2_bas")
+    assert ef.list_models("*tiny") == ["convnextv2_tiny"]
+
+
+def test_logits_never_see_the_token_that_they_predict(model: ESI) -> None:
+    batch = model.tokenize(CAPTIONS[:1])
+    ecg = torch.randn(1, 12, 256)
+    with torch.no_grad():
+        before = model(ecg, **{f"{k}_BN": v for k, v in batch.items()}).caption_logits_BNV
+        for changed in range(1, batch["input_ids"].shape[1] - 1):
+            ids = batch["input_ids"].clone()
+            ids[0, changed] = (ids[0, changed] + 7) % 60 + 5
+            after = model(ecg, ids, batch["attention_mask"]).caption_logits_BNV
+            assert torch.equal(before[:, :changed], after[:, :changed])
+            assert not torch.equal(before[:, changed:], after[:, changed:])
+
+
+def test_captions_depend_on_the_order_of_the_ecg(model: ESI) -> None:
+    """Cross-attention reads the sequence: a constant context would not tell two ECGs apart."""
+    batch = model.tokenize(CAPTIONS[:1])
+    with torch.no_grad():
+        first, second = (
+            model(torch.randn(1, 12, 256), batch["input_ids"], batch["attention_mask"])
+            for _ in range(2)
+        )
+    difference = (first.caption_logits_BNV - second.caption_logits_BNV).std(dim=1)
+    assert difference.max() > 1e-4
+
+
+def test_voltage_is_kept_and_missing_samples_count_as_zero(model: ESI) -> None:
+    ecg = torch.randn(2, 12, 256)
+    assert not torch.allclose(model.encode_ecg(ecg), model.encode_ecg(ecg * 0.3), atol=1e-3)
+    holed, zeroed = ecg.clone(), ecg.clone()
+    holed[:, 3, 50:90] = torch.nan
+    zeroed[:, 3, 50:90] = 0
+    torch.testing.assert_close(model.encode_ecg(holed), model.encode_ecg(zeroed))
+
+
+def test_padding_does_not_change_a_text(model: ESI) -> None:
+    alone = model.encode_text(["atrial fibrillation"])
+    padded = model.encode_text(["atrial fibrillation", CAPTIONS[2] * 2])
+    torch.testing.assert_close(alone[0], padded[0])
+    assert alone.norm().item() == pytest.approx(1)
+
+
+def test_nothing_in_a_caption_is_unknown(model: ESI) -> None:
+    ids = model.tokenize(["Strange %$# words: 3-4 (~x)?"])["input_ids"]
+    assert model.tokenizer.unk_token_id not in ids.flatten().tolist()
+
+
+def test_saved_and_loaded_it_is_the_same(model: ESI, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "model")
+    again = ESI.from_pretrained(tmp_path / "model")
+    ecg = torch.randn(3, 12, 256)
+    assert again.config == model.config
+    assert torch.equal(again.encode_ecg(ecg), model.encode_ecg(ecg))
+    assert torch.equal(again.encode_text(CAPTIONS), model.encode_text(CAPTIONS))
+    assert again.caption(ecg) == model.caption(ecg)
+    assert not list((tmp_path / "model").glob("*.bin"))
+
+
+def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="lacks config.json"):
+        ESI.from_architecture(tmp_path)
+
+
+def test_the_untrained_copy_differs_and_repeats(model: ESI) -> None:
+    ecg = torch.randn(2, 12, 256)
+    first, again = model.untrained_copy(1), model.untrained_copy(1)
+    assert torch.equal(first.encode_ecg(ecg), again.encode_ecg(ecg))
+    assert not torch.equal(first.encode_ecg(ecg), model.encode_ecg(ecg))
+
+
+def test_records_of_any_rate_and_length_fit(model: ESI) -> None:
+    for fs, seconds in ((500.0, 1.0), (250.0, 10.0)):
+        signal = np.ones((12, round(fs * seconds)), np.float32)
+        out = model.preprocess(SimpleNamespace(signal=signal, fs=fs))  # type: ignore[arg-type]
+        assert out.shape == (12, 256)
+        assert out.dtype == torch.float32
+        kept = min(256, round(100 * seconds))
+        torch.testing.assert_close(out[:, :kept], torch.ones(12, kept))
+        assert out[:, kept:].isnan().all()
+
+
+def test_a_local_bert_by_path(tmp_path: Path, model: ESI) -> None:
+    from transformers import BertModel
+
+    BertModel(model.text_config, add_pooling_layer=False).save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    encoder, config, tokenizer = load_text_model(str(tmp_path))
+    assert config.hidden_size == 32
+    batch = tokenizer(CAPTIONS, padding=True, return_tensors="pt")
+    assert encoder(batch["input_ids"], batch["attention_mask"]).shape == (3, 32)
+
+
+def test_a_text_model_that_cannot_be_had_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="hf download nobody/no-such-bert"):
+        load_text_model("nobody/no-such-bert")
