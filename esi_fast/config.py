@@ -62,6 +62,8 @@ class DataConfig:
     """JSON lines of key and caption that replace the captions in the shards."""
     batch_size: int = 64
     """Records a step on each process."""
+    sentence_sampling: float = 0.5
+    """Share of the contrastive texts that are one to three sentences of the caption."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,8 @@ def _check_ranges(recipe: Recipe) -> None:
     ):
         if value <= 0:
             raise UsageError(f"{where} = {value}: must be greater than 0")
+    if not 0 <= recipe.data.sentence_sampling <= 1:
+        raise UsageError(f"data.sentence_sampling = {recipe.data.sentence_sampling}: 0 to 1")
 
 
 def _refuse_unknown(tables: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 from shard_tree import NUM_SAMPLES, SETTINGS, Tree, contents, make_tree, signal_of
 
 from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data.augment import sample_sentences
 from esi_fast.data.loader import PREFETCH_BATCHES, Loader, ShardSet
 from esi_fast.data.shards import write_shards
 
@@ -255,7 +256,10 @@ def test_a_batch(shard_set: ShardSet) -> None:
         "row": (torch.int64, 4),
         "input_ids": (torch.int64, 4),
         "attention_mask": (torch.int64, 4),
+        "text_ids": (torch.int64, 4),
+        "text_mask": (torch.int64, 4),
     }
+    assert torch.equal(batch["text_ids"], batch["input_ids"])
     for position, row in enumerate(rows):
         expected = torch.from_numpy((signal_of(row) / 200).astype(np.float32))
         assert torch.equal(batch["ecg"][position], expected)
@@ -265,6 +269,23 @@ def test_a_batch(shard_set: ShardSet) -> None:
         concept_key = shard_set.read_meta(row)["concept_key"]
         assert batch["concept_key"][position] == int(concept_key[:15], 16)
     assert set(next(iter(Loader(shard_set, None, 4)))) == {"ecg", "concept_key", "row"}
+
+
+def test_sampled_texts_are_a_part_of_the_caption_and_resume_exactly(shard_set: ShardSet) -> None:
+    loader = Loader(shard_set, tokenize, 4, seed=3, sentence_sampling=1.0)
+    batches = iter(loader)
+    first, second = next(batches), next(batches)
+    again = Loader(shard_set, tokenize, 4, sentence_sampling=1.0)
+    again.load_state_dict({"seed": 3, "epoch": 0, "samples": 4})
+    resumed = next(iter(again))
+    assert torch.equal(resumed["text_ids"], second["text_ids"])
+    assert torch.equal(resumed["input_ids"], second["input_ids"])
+    for position, row in enumerate(first["row"].tolist()):
+        ids = first["text_ids"][position][first["text_mask"][position].bool()]
+        expected = sample_sentences(
+            shard_set.read_caption(row) or "", seed=3, epoch=0, row=row, share=1.0
+        )
+        assert bytes(ids.tolist()).decode() == expected
 
 
 def test_world_size_does_not_change_the_global_batches(shard_set: ShardSet) -> None:

@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
         rank=rank,
         world_size=world_size,
         seed=train.seed,
+        sentence_sampling=invocation.data.sentence_sampling,
     )
     steps_per_epoch = len(loader)
     total_steps = max(1, round(train.epochs * steps_per_epoch))
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
             torch.manual_seed((train.seed * 1_000_003 + step) * world_size + rank)
             batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
             ids_BN, mask_BN = batch["input_ids"], batch["attention_mask"]
-            output = engine(batch["ecg"], ids_BN, mask_BN)
+            output = engine(batch["ecg"], ids_BN, batch["text_ids"], batch["text_mask"])
             contrastive = losses.contrastive_loss(
                 output.ecg_BD,
                 output.text_BD,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from esi_fast.data.augment import sample_sentences
 from esi_fast.data.shard_set import ShardSet
 
 __all__ = ["Loader", "LoaderState", "ShardSet", "Tokenize"]
@@ -41,7 +42,8 @@ class Loader:
     With n rows and ``G = world_size * batch_size``, global batch g of an epoch is rows ``[g * G,
     (g + 1) * G)`` of its order, and rank r has the r-th run of ``batch_size`` of them. A batch is a
     dict of ``ecg`` (B, 12, T) float32 in mV with NaN where missing, ``concept_key`` and ``row``
-    (B,) int64, and with ``tokenize`` also ``input_ids`` and ``attention_mask`` (B, N) int64.
+    (B,) int64, and with ``tokenize`` also ``input_ids`` and ``attention_mask`` (B, N) int64 of the
+    caption, and ``text_ids`` and ``text_mask`` of the text for the contrastive loss.
 
     A thread makes batches ahead. What it raises is raised here, at the batch that it concerns.
 
@@ -59,6 +61,7 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = True,
+        sentence_sampling: float = 0.0,
     ) -> None:
         """Prepare to load; nothing is read before the first ``iter()``.
 
@@ -72,6 +75,8 @@ class Loader:
             shuffle: a new permutation each epoch; False keeps the rows' own order.
             drop_last: leave out the rows that do not fill a global batch; False spreads them over
                 the ranks as evenly as possible.
+            sentence_sampling: share of the contrastive texts that are cut to some sentences of the
+                caption (see :func:`esi_fast.data.augment.sample_sentences`).
 
         Raises:
             ValueError: a number is out of range, a sample has no caption though ``tokenize`` is
@@ -85,6 +90,7 @@ class Loader:
         self._shard_set, self._tokenize = shard_set, tokenize
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._shuffle, self._drop_last = shuffle, drop_last
+        self._sentence_sampling = sentence_sampling
         self._global_size = batch_size * world_size
         self._seed, self._epoch, self._samples = seed, 0, 0
         self.wait_s = 0.0
@@ -149,7 +155,7 @@ class Loader:
         stop = threading.Event()
         thread = threading.Thread(
             target=self._produce,
-            args=(self.order(self._epoch), starts, batches, stop),
+            args=(self._epoch, starts, batches, stop),
             name="esi_fast loader",
             daemon=True,
         )
@@ -177,15 +183,16 @@ class Loader:
 
     def _produce(
         self,
-        order: NDArray[np.int64],
+        epoch: int,
         starts: range,
         batches: queue.Queue[dict[str, torch.Tensor] | BaseException],
         stop: threading.Event,
     ) -> None:
+        order = self.order(epoch)
         for start in starts:
             made: dict[str, torch.Tensor] | BaseException
             try:
-                made = self._batch(order[start : start + self._global_size])
+                made = self._batch(order[start : start + self._global_size], epoch)
             except BaseException as error:
                 made = error
             while not stop.is_set():
@@ -197,7 +204,7 @@ class Loader:
             if stop.is_set() or isinstance(made, BaseException):
                 return
 
-    def _batch(self, global_rows: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def _batch(self, global_rows: NDArray[np.int64], epoch: int) -> dict[str, torch.Tensor]:
         rows = np.array_split(global_rows, self._world_size)[self._rank]
         batch = {
             "ecg": torch.from_numpy(self._shard_set.read_ecg(rows)),
@@ -208,4 +215,18 @@ class Loader:
             captions = [self._shard_set.read_caption(int(row)) or "" for row in rows]
             tokens = self._tokenize(captions)
             batch |= {name: tokens[name] for name in ("input_ids", "attention_mask")}
+            if self._sentence_sampling > 0:
+                tokens = self._tokenize(
+                    [
+                        sample_sentences(
+                            caption,
+                            seed=self._seed,
+                            epoch=epoch,
+                            row=int(row),
+                            share=self._sentence_sampling,
+                        )
+                        for caption, row in zip(captions, rows, strict=True)
+                    ]
+                )
+            batch |= {"text_ids": tokens["input_ids"], "text_mask": tokens["attention_mask"]}
         return batch

@@ -189,15 +189,23 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         return self.ecg.forward_features(scaled.to(self.ecg_projection.weight.dtype))
 
     def forward(
-        self, ecg_BLT: Tensor, input_ids_BN: Tensor, attention_mask_BN: Tensor
+        self,
+        ecg_BLT: Tensor,
+        input_ids_BN: Tensor,
+        text_ids_BN: Tensor,
+        text_mask_BN: Tensor,
     ) -> ESIOutput:
-        """A batch of ECGs and their captions -> what the two losses need.
+        """A batch of ECGs, their captions and contrastive texts -> what the two losses need.
 
-        The logits at position n predict token n + 1; there are N - 1 of them.
+        Args:
+            ecg_BLT: mV, NaN where missing.
+            input_ids_BN: the captions. The logits at position n predict token n + 1; there are
+                N - 1 of them. Right padding needs no mask.
+            text_ids_BN, text_mask_BN: the texts to align with: the captions or a part of them.
         """
         tokens_BTC = self.ecg_tokens(ecg_BLT)
         ecg_BD = self.ecg_projection(self.ecg.forward_head(tokens_BTC, pre_logits=True))
-        text_BD = self.text_projection(self.text(input_ids_BN, attention_mask_BN))
+        text_BD = self.text_projection(self.text(text_ids_BN, text_mask_BN))
         words_BNC = self.text.token_embeddings(input_ids_BN[:, :-1])
         return ESIOutput(
             ecg_BD=F.normalize(ecg_BD.float(), dim=-1),

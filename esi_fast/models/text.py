@@ -55,6 +55,8 @@ def small_bert_config(
         max_position_embeddings=max_tokens,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        # BERT's 0.02 is meant for widths around 768; a narrow one would start with flat attention.
+        initializer_range=max(0.02, hidden**-0.5),
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.simulate_plan import Plan, draw_plans
 
 ADC_UNITS_PER_MV = 200
@@ -68,6 +69,11 @@ class SimulatedRecord:
     measurements: dict[str, float]
     fiducials: dict[str, NDArray[np.int64]]
     is_pvc: NDArray[np.bool_]
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """The standard leads, in their order."""
+        return STANDARD_LEADS
 
     @property
     def signal(self) -> FloatArray:

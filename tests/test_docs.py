@@ -1,0 +1,62 @@
+"""The README is true: its Python runs, its commands exist, its tree is the tree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=range(len(PYTHON_BLOCKS)))
+def test_python_blocks_run(block: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert len(PYTHON_BLOCKS) >= 2
+
+
+def test_every_tool_and_recipe_that_is_named_exists() -> None:
+    named = set(re.findall(r"(?:^|[\s`(])(?:\./)?(tools/[a-z.]*[a-z])", README))
+    assert len(named) >= 7
+    for name in named:
+        assert (ROOT / name).exists(), name
+    for recipe in re.findall(r"--recipe (\w+)", README):
+        assert (ROOT / "tools" / "recipes" / f"{recipe}.toml").is_file()
+
+
+def test_flags_in_the_readme_are_known_to_their_tools() -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    calls = re.findall(r"^(?:deepspeed )?(tools/\S+) (.*)$", "\n".join(blocks), re.MULTILINE)
+    assert len(calls) >= 4
+    for tool, arguments in calls:
+        shown = subprocess.run(
+            [sys.executable, str(ROOT / tool), "--help"], capture_output=True, text=True
+        ).stdout
+        for flag in re.findall(r"--[\w.-]+", arguments):
+            assert flag in shown, f"{tool} {flag}"
+
+
+def test_every_folder_and_module_has_its_place_in_the_readme() -> None:
+    table = README.split("## The story")[1]
+    for path in sorted((ROOT / "esi_fast").iterdir()):
+        is_package = path.is_dir() and list(path.glob("*.py"))
+        is_module = path.suffix == ".py" and path.name != "__init__.py"
+        if is_package or is_module:
+            assert path.name in table, path.name
+
+
+def test_the_demo_names_only_tools_that_exist() -> None:
+    script = (ROOT / "tools" / "demo").read_text()
+    for name in set(re.findall(r"tools/[\w.]+", script)):
+        assert (ROOT / name).exists(), name
