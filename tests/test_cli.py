@@ -30,9 +30,7 @@ def test_a_known_failure_is_one_line(
     statement: str, status: int, line: str, tmp_path: Path
 ) -> None:
     tool = tmp_path / "tool"
-    tool.write_text(
-        f"from esi_fast import cli\ndef main(argv):\n    {statement}\ncli.run(main)\n"
-    )
+    tool.write_text(f"from esi_fast import cli\ndef main(argv):\n    {statement}\ncli.run(main)\n")
     done = subprocess.run([sys.executable, tool], capture_output=True, text=True)
     assert done.returncode == status
     assert done.stderr.strip() == line

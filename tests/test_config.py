@@ -15,8 +15,10 @@ from esi_fast.config import RECIPES, Recipe, deepspeed_config, parse_pretrain, t
 
 def test_flags_override_the_recipe_and_the_launcher_comes_first() -> None:
     read = parse_pretrain(
-        ["--local_rank=1", "--recipe", "demo", "--out", "run", "--optim.lr", "3e-4"]
-        + ["--data.shards", "a", "b", "--train.soft-targets", "False"]
+        [
+            *("--local_rank=1", "--recipe", "demo", "--out", "run", "--optim.lr", "3e-4"),
+            *("--data.shards", "a", "b", "--train.soft-targets", "False"),
+        ]
     )
     assert read.optim.lr == 3e-4
     assert read.data.shards == (Path("a"), Path("b"))
@@ -55,7 +57,7 @@ def test_a_wrong_recipe_is_one_line_that_names_it(text: str, message: str, tmp_p
 
 
 def test_missing_files_and_a_missing_out(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="recipe nothing does not exist; tools/recipes has .*demo"):
+    with pytest.raises(UsageError, match=r"recipe nothing does not exist; .* has .*demo"):
         parse_pretrain(["--recipe", "nothing", "--out", "run"])
     with pytest.raises(UsageError, match="--out is missing"):
         parse_pretrain(["--recipe", "demo"])
@@ -78,7 +80,7 @@ def test_deepspeed_options_pass_through_but_are_set_once(tmp_path: Path) -> None
     assert deepspeed_config(Recipe(), on_gpu=False)["zero_optimization"] == {"stage": 1}
     config.write_text('{"optimizer": {"type": "AdamW"}}')
     read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
-    with pytest.raises(UsageError, match="deepspeed.optimizer: set it in"):
+    with pytest.raises(UsageError, match=r"deepspeed\.optimizer: set it in"):
         deepspeed_config(read, on_gpu=False)
 
 
@@ -92,9 +94,5 @@ def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:
         for item in fields(owner)
     ]
     assert len(knobs) <= 40
-    unread = [
-        f"{group}.{name}" for group, name in knobs if not re.search(rf"\.{name}\b", readers)
-    ]
+    unread = [f"{group}.{name}" for group, name in knobs if not re.search(rf"\.{name}\b", readers)]
     assert not unread
-
-

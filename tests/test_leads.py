@@ -35,7 +35,7 @@ def test_mimic_order_is_mapped_by_name() -> None:
 
 
 def test_an_absent_lead_and_a_repeated_lead_are_named() -> None:
-    with pytest.raises(ValueError, match="lacks lead.s. V6; it has"):
+    with pytest.raises(ValueError, match=r"lacks lead\(s\) V6; it has"):
         lead_indices(STANDARD_LEADS[:-1])
     with pytest.raises(ValueError, match="lead V1 occurs twice"):
         lead_indices((*STANDARD_LEADS, "v1"))
@@ -43,7 +43,15 @@ def test_an_absent_lead_and_a_repeated_lead_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("unit", "scale"),
-    [("mV", 1), ("mv", 1), ("V", 1000), ("uV", 1e-3), ("\u00b5V", 1e-3), ("\u03bcV", 1e-3), ("nV", 1e-6)],
+    [
+        ("mV", 1),
+        ("mv", 1),
+        ("V", 1000),
+        ("uV", 1e-3),
+        ("\u00b5V", 1e-3),
+        ("\u03bcV", 1e-3),
+        ("nV", 1e-6),
+    ],
 )
 def test_units(unit: str, scale: float) -> None:
     assert millivolts_per_unit(unit) == scale

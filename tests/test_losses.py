@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from esi_fast.training.losses import captioning_loss, contrastive_loss
 from esi_fast.training.optim import adamw, warmup_then_steps

@@ -48,9 +48,7 @@ def test_the_encoder_equals_hugging_faces_on_an_image_of_height_one() -> None:
     depths, channels = (1, 2, 1, 1), (16, 24, 32, 40)
     ours = ConvNeXtV2Encoder1d(depths, channels, in_chans=12).double().eval()
     theirs = ConvNextV2Model(
-        ConvNextV2Config(
-            num_channels=12, depths=depths, hidden_sizes=channels, layer_norm_eps=1e-6
-        )
+        ConvNextV2Config(num_channels=12, depths=depths, hidden_sizes=channels, layer_norm_eps=1e-6)
     )
     # Patches of one row: the image is T wide and 1 high.
     theirs.embeddings.patch_embeddings = nn.Conv2d(12, channels[0], (1, 4), stride=(1, 4))
@@ -183,7 +181,7 @@ def test_saved_and_loaded_it_is_the_same(model: ESI, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="lacks config.json"):
+    with pytest.raises(FileNotFoundError, match=r"lacks config\.json"):
         ESI.from_architecture(tmp_path)
 
 

@@ -219,9 +219,7 @@ def test_what_cannot_work_is_refused_in_a_line(
     arguments: list[str], message: str, shards: Path, root: Path, tmp_path: Path
 ) -> None:
     filled = [item.format(tmp=tmp_path, shards=shards) for item in arguments]
-    done = subprocess.run(
-        command(root, *filled, launcher="python"), capture_output=True, text=True
-    )
+    done = subprocess.run(command(root, *filled, launcher="python"), capture_output=True, text=True)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -57,9 +57,7 @@ def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None
     seen: list[float] = []
     for _ in range(4):
         for batch in loader:
-            output = model(
-                batch["ecg"], batch["input_ids"], batch["text_ids"], batch["text_mask"]
-            )
+            output = model(batch["ecg"], batch["input_ids"], batch["text_ids"], batch["text_mask"])
             contrastive = contrastive_loss(
                 output.ecg_BD, output.text_BD, output.logit_scale, batch["concept_key"]
             )
