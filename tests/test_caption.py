@@ -13,6 +13,7 @@ from esi_fast.cqa.caption import (
     CaptionDictionary,
     compose,
     concept_key_of,
+    concept_key_of_report,
     display_name,
     findings_of,
     prompts_for,
@@ -168,6 +169,7 @@ def test_of_one_concept_the_surest_statement_is_told() -> None:
         (["Atrial fibrillation"], NORMAL, "Heart rate 64", "PR "),
         (["Possible atrial flutter"], NORMAL, "Heart rate 64", "PR "),
         (["Complete heart block"], NORMAL, "QRS 92", "PR "),
+        (["AV dissociation"], NORMAL, "QRS 92", "PR "),
         (["LBBB"], {"qrs": 100.0}, "QRS 100 ms", "normal QRS"),
         (["LBBB"], {"qrs": 140.0}, "wide QRS 140 ms", "normal QRS"),
         (["Prolonged QT interval"], {"qtc_bazett": 430.0}, "QTc 430 ms", "normal QTc"),
@@ -196,6 +198,30 @@ def test_qtc_limits_depend_on_sex() -> None:
     assert words(None, 465.0).startswith("Long QTc")
     assert words("male", 380.0).startswith("Short QTc")
     assert compose([], measurements={"qtc_fridericia": 400.0}).text == "Normal QTc 400 ms."
+
+
+@pytest.mark.parametrize("qtc", [350.0, 410.0, 520.0])
+@pytest.mark.parametrize(
+    "line", ["Atrial fibrillation", "Possible atrial flutter", "Atrial flutter with 2:1 block"]
+)
+def test_a_qtc_in_fibrillation_or_flutter_is_not_judged(line: str, qtc: float) -> None:
+    for key in ("qtc_bazett", "qtc_fridericia"):
+        for sex in ("male", "female", None):
+            lines = [line, "Prolonged QT interval"] if qtc > 500 else [line]
+            text = compose(lines, measurements={key: qtc}, sex=sex).text
+            assert f" QTc {qtc:.0f} ms." in f" {text}"
+            assert not re.search(r"(?:short|normal|long) QTc", text, re.IGNORECASE)
+    assert re.search(
+        r"(?:Short|Normal|Long) QTc",
+        compose(["Atrial tachycardia"], measurements={"qtc_bazett": qtc}).text,
+    )
+
+
+def test_captions_without_findings_have_the_key_of_their_report() -> None:
+    reports = ([], ["Normal ECG"], ["Abnormal ECG"], ["Quixotic deflections"], ["Sinus rhythm"])
+    keys = [compose(lines).concept_key for lines in reports]
+    assert keys == [concept_key_of_report(lines) for lines in reports]
+    assert len(set(keys)) == len(reports)
 
 
 def test_no_caption_of_any_pair_of_findings_contradicts_itself(
@@ -230,6 +256,8 @@ def test_the_verdict_is_kept_only_where_nothing_speaks_against_it() -> None:
     assert "Normal ECG." not in compose(["Low QRS voltages", "Normal ECG"]).text
     assert "Abnormal ECG." in compose(["LBBB", "Abnormal ECG"]).text
     assert "Borderline ECG." in compose(["Sinus rhythm", "Borderline ECG"]).text
+    for denied in ("Not a normal ECG", "ECG is not within normal limits"):
+        assert "ormal" not in compose([denied]).text
     both = compose(["Normal ECG", "Abnormal ECG"]).text
     assert both == "Abnormal ECG."
     assert "Otherwise normal ECG." in compose(["Sinus bradycardia", "Otherwise normal ECG"]).text

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from esi_fast.cqa.caption import concept_key_of, display_name, findings_of, prompts_for
+from esi_fast.cqa.caption import (
+    concept_key_of,
+    concept_key_of_report,
+    display_name,
+    findings_of,
+    prompts_for,
+)
 from esi_fast.cqa.concepts import codes, concepts, split_concept
 from esi_fast.cqa.coverage import coverage_of
 from esi_fast.cqa.folding import fold
@@ -68,6 +74,10 @@ TABLE = {
     "Sinus rhythm with 2:1 A-V block": "sinus_rhythm second_degree_av_block",
     "Complete heart block": "third_degree_av_block",
     "3rd degree A-V block": "third_degree_av_block",
+    "AV dissociation": "av_dissociation",
+    "Isorhythmic A-V dissociation": "av_dissociation",
+    "Sinus rhythm with atrioventricular dissociation": "sinus_rhythm av_dissociation",
+    "Complete heart block with AV dissociation": "third_degree_av_block av_dissociation",
     "Left bundle branch block": "left_bundle_branch_block",
     "LBBB": "left_bundle_branch_block",
     "Right bundle branch block": "right_bundle_branch_block",
@@ -275,6 +285,7 @@ def test_codes_give_the_concepts_of_the_words() -> None:
         ("426783006", "Sinus rhythm"),
         ("111975006", "Prolonged QT interval"),
         ("39732003", "Left axis deviation"),
+        ("50799005", "AV dissociation"),
     ):
         assert findings_of([code]) == findings_of([words])
         assert normalize(code)[0].raw == code
@@ -309,6 +320,37 @@ def test_concept_key_is_the_documented_hash() -> None:
     assert key == hashlib.sha256(b"a|b").hexdigest()[:16]
     assert key == concept_key_of(("a", "b"))
     assert key != concept_key_of(("a",))
+
+
+def test_reports_without_findings_share_a_key_only_if_they_say_the_same() -> None:
+    different = (
+        [],
+        ["Normal ECG"],
+        ["Abnormal ECG"],
+        ["Quixotic deflections"],
+        ["Baroque deflections"],
+        ["Abnormal ECG", "Quixotic deflections"],
+        ["Sinus rhythm"],
+    )
+    assert len({concept_key_of_report(lines) for lines in different}) == len(different)
+    # Order, repetitions, spelling and what is no statement of the heart do not matter.
+    for lines, equal in (
+        (["Normal ECG"], ["*** NORMAL ECG ***", "Normal ECG", "Unconfirmed", "age undetermined"]),
+        (["Abnormal ECG", "Quixotic waves"], ["QUIXOTIC WAVES.", "Abnormal ECG"]),
+        ([], ["Unconfirmed"]),
+        ([], ["PVCs are no longer present"]),
+        ([], ["Not a normal ECG"]),
+        # A line that captions withhold, for it may identify, is not said either.
+        ([], ["Ref 4711 of Mr X"]),
+    ):
+        assert concept_key_of_report(lines) == concept_key_of_report(equal), (lines, equal)
+
+
+def test_findings_alone_decide_the_key_where_there_are_any() -> None:
+    lines = ["Sinus rhythm", "LBBB", "Abnormal ECG", "Quixotic deflections"]
+    assert concept_key_of_report(lines) == concept_key_of(findings_of(lines))
+    assert concept_key_of_report(lines[:2]) == concept_key_of_report(lines)
+    assert concept_key_of_report([]) != concept_key_of(())
 
 
 def test_names_and_prompts() -> None:

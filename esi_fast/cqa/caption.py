@@ -24,6 +24,7 @@ __all__ = [
     "CaptionDictionary",
     "compose",
     "concept_key_of",
+    "concept_key_of_report",
     "display_name",
     "findings_of",
     "prompts_for",
@@ -44,6 +45,8 @@ _SHORT_QTC = 390.0
 # Digits may be a date, a name's number or an id: such a line stays out of captions.
 _MAY_IDENTIFY = re.compile(r"\d{3,}|\d[/.-]\d")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+# What the key of a report is made of that says nothing of the heart.
+_NO_STATEMENT = ("no_statement",)
 _OTHERWISE_NORMAL = frozenset({"otherwise_normal_ecg", "normal_variant_ecg"})
 
 
@@ -54,7 +57,7 @@ class Caption:
     Attributes:
         text: the caption.
         findings: sorted concept names, as ``findings_of`` gives them.
-        concept_key: ``concept_key_of(findings)``.
+        concept_key: ``concept_key_of_report`` of the report lines.
         statements: everything that the report lines say.
         sources: ids of the passages whose descriptions the text holds.
     """
@@ -88,6 +91,16 @@ def concept_key_of(findings: Iterable[str]) -> str:
     Records with equal keys say the same and are not each other's negatives.
     """
     return hashlib.sha256("|".join(sorted(findings)).encode()).hexdigest()[:16]
+
+
+def concept_key_of_report(raw_lines: Iterable[str]) -> str:
+    """``concept_key_of`` what report lines say: of their findings, where they have any.
+
+    Without a finding it is the key of their verdicts ("Normal ECG") and of the lines that could
+    not be read and that captions quote, so that a normal, an abnormal and an unreadable report do
+    not count as saying the same. Reports that say nothing at all share one key of their own.
+    """
+    return _key(statements_of(tuple(raw_lines)))
 
 
 def compose(
@@ -146,15 +159,17 @@ def compose(
     return Caption(
         text=" ".join([*head, *kept, *person_kept, *limits]) or "Twelve-lead electrocardiogram.",
         findings=findings,
-        concept_key=_key(findings),
+        concept_key=_key(said),
         statements=said,
         sources=tuple(dict.fromkeys(source for cited in kept.values() for source in cited)),
     )
 
 
 @lru_cache(maxsize=65536)
-def _key(findings: tuple[str, ...]) -> str:
-    return concept_key_of(findings)
+def _key(said: tuple[Statement, ...]) -> str:
+    verdicts = {one.concept for one in said if one.kind == "summary" and not one.negated}
+    other = verdicts | {one.concept for one in said if _is_quoted(one)}
+    return concept_key_of(_findings(said) or other or _NO_STATEMENT)
 
 
 @lru_cache(maxsize=65536)
@@ -178,7 +193,11 @@ def _by_severity(said: tuple[Statement, ...]) -> tuple[Statement, ...]:
 @lru_cache(maxsize=65536)
 def _summary(said: tuple[Statement, ...], forbidden: frozenset[str]) -> tuple[str, ...]:
     """The report's closing verdict, unless its own findings or another verdict contradict it."""
-    verdicts = [one.base for one in said if one.kind == "summary" and one.base.endswith("_ecg")]
+    verdicts = [
+        one.base
+        for one in said
+        if one.kind == "summary" and one.base.endswith("_ecg") and not one.negated
+    ]
     abnormal = [one for one in verdicts if one in ("abnormal_ecg", "borderline_ecg")]
     otherwise = [one for one in verdicts if one in _OTHERWISE_NORMAL]
     normal = [] if "normal_ecg" in forbidden else [one for one in verdicts if one == "normal_ecg"]
@@ -194,11 +213,16 @@ def _limits(said: tuple[Statement, ...]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=65536)
 def _also_reported(said: tuple[Statement, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Lines that could not be read, word for word; those that may hold a date or an id stay out."""
+    """Lines that could not be read, word for word."""
     lines = dict.fromkeys(
-        " ".join(one.raw.split()).strip(" *-.") for one in said if one.kind == "unknown"
+        " ".join(one.raw.split()).strip(" *-.") for one in said if _is_quoted(one)
     )
-    return tuple((f"Also reported: {x}.", ()) for x in lines if not _MAY_IDENTIFY.search(x))
+    return tuple((f"Also reported: {x}.", ()) for x in lines)
+
+
+def _is_quoted(one: Statement) -> bool:
+    """Whether it could not be read and holds nothing that may be a date or an id."""
+    return one.kind == "unknown" and not _MAY_IDENTIFY.search(one.raw)
 
 
 def _descriptions(
@@ -218,7 +242,8 @@ def _intervals(
     """The measured values in one sentence, each called normal, short or long.
 
     A word that the findings contradict is left out, and so is the PR interval of a rhythm that
-    has none: "PR 190 ms" beside a first-degree block, nothing beside atrial fibrillation.
+    has none: "PR 190 ms" beside a first-degree block, nothing beside atrial fibrillation, where
+    the QTc is given without a word too.
     """
     value = {
         name: measurements[name]
@@ -242,7 +267,8 @@ def _intervals(
         word = "short_qtc" if qtc <= _SHORT_QTC else "long_qtc" if qtc >= limit else "normal_qtc"
         # A QTc between the two limits of men and women is not called anything.
         unclear = sex is None and _LONG_QTC["male"] <= qtc < limit
-        parts.append(_said("" if unclear else word, forbidden, f"QTc {qtc:.0f} ms"))
+        word = "" if unclear or "qtc_word" in forbidden else word
+        parts.append(_said(word, forbidden, f"QTc {qtc:.0f} ms"))
     if "qrs_axis" in value:
         axis = (value["qrs_axis"] + 180.0) % 360.0 - 180.0
         parts.append(_said(_axis_word(axis), forbidden, f"axis {axis:.0f} degrees"))

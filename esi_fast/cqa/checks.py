@@ -52,11 +52,12 @@ _CLAIMS = {
 _CLAIM_PATTERNS = {name: re.compile(pattern) for name, pattern in _CLAIMS.items()}
 
 # Finding -> what may not be said beside it. "pr": no PR interval can be measured at all.
+# "qtc_word": RR intervals vary too much for one strip's corrected QT to be called anything.
 _NO_P = frozenset({"p_before_each_qrs", "pr", "normal_pr", "long_pr", "short_pr"})
 _WIDE = frozenset({"normal_qrs"})
 _FORBIDDEN: dict[str, frozenset[str]] = {
-    "atrial_fibrillation": _NO_P | {"regular"},
-    "atrial_flutter": _NO_P,
+    "atrial_fibrillation": _NO_P | {"regular", "qtc_word"},
+    "atrial_flutter": _NO_P | {"qtc_word"},
     "supraventricular_tachycardia": _NO_P,
     "junctional_rhythm": _NO_P,
     "junctional_tachycardia": _NO_P,
@@ -71,6 +72,7 @@ _FORBIDDEN: dict[str, frozenset[str]] = {
     "undetermined_rhythm": _NO_P,
     "irregular_rhythm": frozenset({"regular"}),
     "third_degree_av_block": _NO_P,
+    "av_dissociation": _NO_P,
     "high_degree_av_block": frozenset({"p_before_each_qrs", "normal_pr"}),
     "second_degree_av_block": frozenset({"p_before_each_qrs", "normal_pr"}),
     "mobitz_i_av_block": frozenset({"p_before_each_qrs", "normal_pr", "regular"}),

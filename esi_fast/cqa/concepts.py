@@ -12,6 +12,7 @@ from typing import Any
 _FOLDER = Path(__file__).parent
 
 # Walls of the heart in the order in which compound names put them, and the leads that look at them.
+# None looks at the posterior wall: V1 to V3 see it from behind, with every sign reversed.
 WALL_LEADS: dict[str, tuple[str, ...]] = {
     "inferior": ("II", "III", "aVF"),
     "posterior": ("V1", "V2", "V3"),

@@ -93,20 +93,38 @@ class TemplateBackend:
 
     def generate(self, request: Request) -> str:
         """The same request always gives the same sentence."""
-        appearance = str(request.passages[0].metadata["appearance"])
+        metadata = request.passages[0].metadata
+        appearance = str(metadata["appearance"])
         if _LEADS_SLOT in appearance:
-            appearance = appearance.replace(_LEADS_SLOT, _leads_in_words(request.statement))
+            appearance = _placed(appearance, metadata["mirror"], request.statement)
         text = f"{_LEAD_INS[request.statement.certainty]}{appearance}."
         return text[0].upper() + text[1:]
 
 
-def _leads_in_words(statement: Statement) -> str:
-    leads = statement.leads
-    if not leads and statement.territory:
-        walls = statement.territory
-        of_walls = {lead for wall in walls for lead in WALL_LEADS[wall]}
-        named = _LEADS_OF_WALLS.get(walls, of_walls)
-        leads = tuple(lead for lead in STANDARD_LEADS if lead in named)
+def _placed(appearance: str, mirror: str | None, statement: Statement) -> str:
+    """The appearance in the statement's leads; of the posterior wall its mirror, if it has one."""
+    walls, behind = statement.territory, set(WALL_LEADS["posterior"])
+    if "posterior" not in walls or mirror is None:
+        return appearance.replace(_LEADS_SLOT, _in_words(statement.leads or _leads_of(walls)))
+    if statement.leads:
+        # V1 to V3 named by the line itself may be meant either way: nothing is said of them.
+        clear = tuple(lead for lead in statement.leads if lead not in behind)
+        return appearance.replace(_LEADS_SLOT, _in_words(clear))
+    leads = _leads_of(tuple(wall for wall in walls if wall != "posterior"))
+    front = appearance.replace(_LEADS_SLOT, _in_words(leads))
+    # Leads that look at a wall before them are not said to show the one behind as well.
+    if not mirror or behind & set(leads):
+        return front
+    return f"{front}; {mirror}" if leads else mirror
+
+
+def _leads_of(walls: tuple[str, ...]) -> tuple[str, ...]:
+    of_walls = {lead for wall in walls for lead in WALL_LEADS[wall]}
+    named = _LEADS_OF_WALLS.get(walls, of_walls)
+    return tuple(lead for lead in STANDARD_LEADS if lead in named)
+
+
+def _in_words(leads: tuple[str, ...]) -> str:
     if not leads:
         return "the affected leads"
     return leads[0] if len(leads) == 1 else f"{', '.join(leads[:-1])} and {leads[-1]}"

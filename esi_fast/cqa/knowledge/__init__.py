@@ -20,7 +20,7 @@ def passages() -> tuple[Document, ...]:
     """Every built-in passage.
 
     A document's metadata: concept, base, kind, territory (list), appearance, leads (list),
-    mentions (list of concept bases) and source (the reference in full).
+    mentions (list of concept bases), mirror (str or None) and source (the reference in full).
 
     Raises:
         ValueError: the file breaks its own rules; the message names the passage.
@@ -50,6 +50,7 @@ def _document(row: dict[str, Any], sources: dict[str, str]) -> Document:
             "kind": concepts()[row["base"]].kind,
             "territory": list(walls),
             "appearance": row["appearance"],
+            "mirror": row.get("mirror"),
             "leads": list(row["leads"]),
             "mentions": list(row.get("mentions", ())),
             "source": sources[row["source"]],
