@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -144,8 +145,11 @@ def parse_pretrain(argv: list[str]) -> Invocation:
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--recipe")
     files.add_argument("--deepspeed-config", "--deepspeed_config", type=Path)
+    files.add_argument("--out", type=Path)
+    files.add_argument("--resume")
     named, _ = files.parse_known_args(argv)
-    tables = _read_recipe(named.recipe) if named.recipe else {}
+    saved = _saved_recipe(named.out) if named.resume and named.out else None
+    tables = _read_recipe(named.recipe) if named.recipe else dict(saved or {})
     if named.deepspeed_config:
         tables["deepspeed"] = _read_json(named.deepspeed_config)
     recipe = _validate(tables)
@@ -160,7 +164,40 @@ def parse_pretrain(argv: list[str]) -> Invocation:
     if invocation.out == Path():
         raise UsageError("--out is missing: name the run folder to make")
     _check_ranges(invocation)
+    if saved is not None:
+        _refuse_changes(invocation, _validate(saved))
     return invocation
+
+
+def _saved_recipe(run: Path) -> dict[str, Any]:
+    path = run / "recipe.toml"
+    if not path.is_file():
+        raise UsageError(f"--resume: {run} is not a run folder (no recipe.toml)")
+    return tomllib.loads(path.read_text())
+
+
+# What a resumed run may do differently without becoming another run.
+_FREE_ON_RESUME = {
+    "data.shards",
+    "train.epochs",
+    "train.log_every",
+    "train.save_every",
+    "train.keep_checkpoints",
+}
+
+
+def _refuse_changes(recipe: Recipe, saved: Recipe) -> None:
+    for group in fields(Recipe):
+        now, then = getattr(recipe, group.name), getattr(saved, group.name)
+        if isinstance(now, dict):
+            if now != then:
+                raise UsageError(f"--resume: [{group.name}] differs from the run's own recipe")
+            continue
+        for item in fields(now):
+            name = f"{group.name}.{item.name}"
+            before, after = getattr(then, item.name), getattr(now, item.name)
+            if before != after and name not in _FREE_ON_RESUME:
+                raise UsageError(f"--resume: {name} was {before} in this run and is now {after}")
 
 
 def _read_recipe(name: str) -> dict[str, Any]:
@@ -194,7 +231,8 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     _refuse_unknown(tables)
     adapter = TypeAdapter(Recipe)
     try:
-        recipe = adapter.validate_python(tables)
+        # As JSON: strict about numbers and booleans, yet a list may become a tuple of paths.
+        recipe = adapter.validate_json(json.dumps(tables), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -203,19 +241,43 @@ def _validate(tables: dict[str, Any]) -> Recipe:
     return recipe
 
 
+_POSITIVE = {
+    "model.embed_dim",
+    "model.max_tokens",
+    "model.text_vocab",
+    "model.text_hidden",
+    "model.text_layers",
+    "model.text_heads",
+    "model.decoder_dim",
+    "model.decoder_layers",
+    "model.decoder_heads",
+    "data.batch_size",
+    "optim.lr",
+    "optim.clip",
+    "optim.decay_factor",
+    "train.epochs",
+    "train.log_every",
+    "train.save_every",
+    "train.keep_checkpoints",
+}
+
+
 def _check_ranges(recipe: Recipe) -> None:
-    for where, value in (
-        ("data.batch_size", recipe.data.batch_size),
-        ("train.epochs", recipe.train.epochs),
-        ("train.log_every", recipe.train.log_every),
-        ("train.save_every", recipe.train.save_every),
-        ("train.keep_checkpoints", recipe.train.keep_checkpoints),
-        ("optim.lr", recipe.optim.lr),
-    ):
-        if value <= 0:
-            raise UsageError(f"{where} = {value}: must be greater than 0")
-    if not 0 <= recipe.data.sentence_sampling <= 1:
+    for group in ("model", "data", "optim", "train"):
+        table = getattr(recipe, group)
+        for item in fields(table):
+            name, value = f"{group}.{item.name}", getattr(table, item.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if not math.isfinite(value) or value < 0:
+                raise UsageError(f"{name} = {value}: must be a number from 0 up")
+            if name in _POSITIVE and value == 0:
+                raise UsageError(f"{name} = {value}: must be greater than 0")
+    if recipe.data.sentence_sampling > 1:
         raise UsageError(f"data.sentence_sampling = {recipe.data.sentence_sampling}: 0 to 1")
+    if recipe.model.drop_path >= 1:
+        raise UsageError(f"model.drop_path = {recipe.model.drop_path}: below 1")
+    deepspeed_config(recipe, on_gpu=False)
 
 
 def _refuse_unknown(tables: dict[str, Any]) -> None:
@@ -252,10 +314,9 @@ def deepspeed_config(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
     for key in (*derived, "train_batch_size", "optimizer", "scheduler"):
         if key in recipe.deepspeed:
             raise UsageError(f"deepspeed.{key}: set it in [data], [optim] or [train] instead")
-    defaults: dict[str, Any] = {
-        "zero_optimization": {"stage": 1},
-        "bf16": {"enabled": on_gpu},
-    }
+    defaults: dict[str, Any] = {"zero_optimization": {"stage": 1}}
+    if "fp16" not in recipe.deepspeed:
+        defaults["bf16"] = {"enabled": on_gpu}
     return defaults | recipe.deepspeed | derived
 
 
@@ -285,4 +346,4 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml_value(item) for item in value)}]"
     # TOML's strings, numbers and booleans are written as JSON's.
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)

@@ -44,6 +44,12 @@ def test_every_recipe_reads_and_its_toml_reads_back_equal(path: Path, tmp_path: 
         ("[optimiser]\nlr = 1", "unknown recipe key optimiser; did you mean optim"),
         ('[optim]\nlr = "fast"', "optim.lr = 'fast'"),
         ("[data]\nbatch_size = 0", "data.batch_size = 0: must be greater than 0"),
+        ("[data]\nbatch_size = 64.5", "data.batch_size = 64.5"),
+        ('[train]\nepochs = "3"', "train.epochs = '3'"),
+        ("[train]\nepochs = true", "train.epochs = True"),
+        ("[train]\nseed = -1", "train.seed = -1: must be a number from 0 up"),
+        ("[optim]\nlr = nan", "optim.lr = nan"),
+        ("[data]\nsentence_sampling = 2.0", "data.sentence_sampling = 2.0: 0 to 1"),
         ("optim = 3", "optim = 3: must be a table"),
         ("[optim", "is not TOML"),
     ],
@@ -79,9 +85,28 @@ def test_deepspeed_options_pass_through_but_are_set_once(tmp_path: Path) -> None
     assert made["bf16"] == {"enabled": True}
     assert deepspeed_config(Recipe(), on_gpu=False)["zero_optimization"] == {"stage": 1}
     config.write_text('{"optimizer": {"type": "AdamW"}}')
-    read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
     with pytest.raises(UsageError, match=r"deepspeed\.optimizer: set it in"):
-        deepspeed_config(read, on_gpu=False)
+        parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
+    config.write_text('{"fp16": {"enabled": true}}')
+    read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
+    assert "bf16" not in deepspeed_config(read, on_gpu=True)
+
+
+def test_a_resumed_run_keeps_its_recipe(tmp_path: Path) -> None:
+    first = parse_pretrain(["--recipe", "demo", "--out", str(tmp_path), "--data.shards", "s"])
+    (tmp_path / "recipe.toml").write_text(to_toml(first))
+    resume = ["--out", str(tmp_path), "--resume", "latest"]
+    again = parse_pretrain([*resume, "--train.epochs", "9"])
+    assert again.optim == first.optim
+    assert again.data == first.data
+    assert again.train.epochs == 9
+    message = r"optim\.lr was 0\.001 in this run and is now 0\.5"
+    with pytest.raises(UsageError, match=message):
+        parse_pretrain([*resume, "--optim.lr", "0.5"])
+    with pytest.raises(UsageError, match=r"model\.encoder was"):
+        parse_pretrain([*resume, "--recipe", "base"])
+    with pytest.raises(UsageError, match="is not a run folder"):
+        parse_pretrain(["--out", str(tmp_path / "no"), "--resume", "latest"])
 
 
 def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:
@@ -94,5 +119,15 @@ def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:
         for item in fields(owner)
     ]
     assert len(knobs) <= 40
-    unread = [f"{group}.{name}" for group, name in knobs if not re.search(rf"\.{name}\b", readers)]
+    owner = {
+        "model": r"recipe",
+        "data": r"(invocation|recipe)\.data",
+        "optim": r"(invocation|recipe)\.optim",
+        "train": r"train",
+    }
+    unread = [
+        f"{group}.{name}"
+        for group, name in knobs
+        if not re.search(rf"\b{owner[group]}\.{name}\b", readers)
+    ]
     assert not unread

@@ -14,7 +14,7 @@ from torch import nn
 import esi_fast as ef
 from esi_fast.models.convnext1d import VARIANTS, ConvNeXtV2Encoder1d, PatchConv1d
 from esi_fast.models.esi import ESI, ESIConfig
-from esi_fast.models.text import load_text_model
+from esi_fast.models.text import load_text_model, train_wordpiece
 
 CAPTIONS = [
     "sinus rhythm. heart rate 70 bpm.",
@@ -169,6 +169,18 @@ def test_nothing_in_a_caption_is_unknown(model: ESI) -> None:
     assert model.tokenizer.unk_token_id not in ids.flatten().tolist()
 
 
+def test_equal_captions_give_equal_tokenizers() -> None:
+    first, again = (train_wordpiece(CAPTIONS * 3, 150) for _ in range(2))
+    assert first.get_vocab() == again.get_vocab()
+    assert len(first) <= 150
+    assert first.tokenize("Sinus rhythmic.") == ["sinus", "rhythm", "##i", "##c", "."]
+    assert first.decode(first("sinus rhythm. (qrs)")["input_ids"], skip_special_tokens=True) == (
+        "sinus rhythm. ( qrs )"
+    )
+    with pytest.raises(ValueError, match="the characters alone need"):
+        train_wordpiece(CAPTIONS, 50)
+
+
 def test_saved_and_loaded_it_is_the_same(model: ESI, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     again = ESI.from_pretrained(tmp_path / "model")
@@ -208,10 +220,14 @@ def test_a_local_bert_by_path(tmp_path: Path, model: ESI) -> None:
 
     BertModel(model.text_config, add_pooling_layer=False).save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)
-    encoder, config, tokenizer = load_text_model(str(tmp_path))
-    assert config.hidden_size == 32
-    batch = tokenizer(CAPTIONS, padding=True, return_tensors="pt")
-    assert encoder(batch["input_ids"], batch["attention_mask"]).shape == (3, 32)
+    _, tokenizer = load_text_model(str(tmp_path))
+    assert len(tokenizer) == len(model.tokenizer)
+    again = ESI.from_text_model(model.config, str(tmp_path))
+    saved = BertModel.from_pretrained(tmp_path, add_pooling_layer=False).state_dict()
+    assert all(
+        torch.equal(value, saved[name]) for name, value in again.text.bert.state_dict().items()
+    )
+    assert again.encode_text(CAPTIONS).shape == (3, 32)
 
 
 def test_a_text_model_that_cannot_be_had_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,14 +54,14 @@ save_every = 3
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretrain")
-    write_tree(folder / "records", 60, seed=7, fs=250, duration=4)
+    write_tree(folder / "records", 60, seed=7, fs=250, duration=5)
     catalogue = open_catalogue(folder / "records")
     lines = [line for entry in catalogue for line in entry.statements]
     write_shards(
         catalogue,
         folder / "shards",
         fs=100,
-        duration=4.0,
+        duration=5.0,
         captions=CaptionDictionary.from_statements(lines),
     )
     return folder / "shards"
@@ -69,7 +69,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(shards: Path) -> Path:
-    records = json.loads((shards / "index.json").read_text())["records"]["train"]
+    records = json.loads((shards / "index.json").read_text())["counts"]["train"]
     path = shards.parent / "recipe.toml"
     path.write_text(RECIPE.format(epochs=STEPS / (records // 8)))
     return path
@@ -182,7 +182,7 @@ def test_the_export_loads_without_deepspeed(finished: Path, root: Path) -> None:
     assert done.returncode == 0, done.stderr
     model = ESI.from_pretrained(out)
     assert model.config.fs == 100
-    assert model.encode_ecg(torch.randn(2, 12, 400)).shape == (2, 32)
+    assert model.encode_ecg(torch.randn(2, 12, 500)).shape == (2, 32)
     card = (out / "README.md").read_text()
     assert "Not a medical device" in card
     assert "step-00000008" in card
@@ -210,7 +210,7 @@ def test_plain_python_needs_no_launcher(shards: Path, recipe: Path, root: Path) 
     ("arguments", "message"),
     [
         (["--out", "{tmp}/run"], "--data.shards is missing"),
-        (["--out", "{tmp}/run", "--data.shards", "{tmp}"], "is no finished shard folder"),
+        (["--out", "{tmp}/run", "--data.shards", "{tmp}"], "is not a finished shard folder"),
         (["--out", "{tmp}", "--resume", "latest", "--data.shards", "{shards}"], "not a run folder"),
         (["--out", "{tmp}/run", "--recipe", "nothing"], "recipe nothing does not exist"),
     ],

@@ -6,6 +6,7 @@ deepspeed --num_accelerators 2 tools/pretrain.py --recipe demo --data.shards SHA
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from esi_fast.cli import UsageError, run
 from esi_fast.config import Invocation, deepspeed_config, parse_pretrain, to_toml
 
 if TYPE_CHECKING:
-    from esi_fast.data.loader import ShardSet
+    from esi_fast.data.shard_set import ShardSet
     from esi_fast.models.esi import ESI
 
-ARCHITECTURE = "model"  # in the run folder: configurations and tokenizer
+# In the run folder: configurations and tokenizer; the resolved recipe, written when all is ready.
+ARCHITECTURE, RECIPE = "model", "recipe.toml"
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +37,8 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor", category=FutureWarning)
     import deepspeed
 
-    from esi_fast.data.loader import Loader, ShardSet
+    from esi_fast.data.loader import Loader
+    from esi_fast.data.shard_set import ShardSet
     from esi_fast.models.esi import ESI
     from esi_fast.training import checkpoint, distributed, environment, losses, optim, runlog
 
@@ -51,8 +54,6 @@ def main(argv: list[str]) -> int:
     if is_first and invocation.resume is None:
         model = build_model(invocation, shards)
         model.save_architecture(out / ARCHITECTURE)
-        (out / "recipe.toml").write_text(to_toml(invocation))
-        environment.write(out / "env.json", world_size)
     distributed.wait_for_all()
     if not is_first or invocation.resume is not None:
         model = ESI.from_architecture(out / ARCHITECTURE)
@@ -78,6 +79,9 @@ def main(argv: list[str]) -> int:
         round(invocation.optim.decay_epochs * steps_per_epoch),
         invocation.optim.decay_factor,
     )
+    if invocation.resume is not None:
+        tag = checkpoint.resolve(out, invocation.resume)
+        environment.require_world_size(out / "env.json", world_size)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,
@@ -87,10 +91,15 @@ def main(argv: list[str]) -> int:
     )
     step = 0
     if invocation.resume is not None:
-        tag = checkpoint.resolve(out, invocation.resume)
         _, client_state = engine.load_checkpoint(str(out / checkpoint.FOLDER), tag=tag)
         step = client_state["step"]
         loader.load_state_dict(client_state["loader"])
+        distributed.wait_for_all()
+        if is_first:
+            checkpoint.discard_after(out, tag)
+    elif is_first:
+        (out / RECIPE).write_text(to_toml(invocation))
+        environment.write(out / "env.json", world_size)
 
     log = runlog.RunLog(out, total_steps, first_step=step, active=is_first)
     log.say(
@@ -121,19 +130,22 @@ def main(argv: list[str]) -> int:
             engine.backward(loss)
             engine.step()
             step += 1
-            if step % train.log_every == 0 or step == total_steps:
+            is_saved = step % train.save_every == 0 or step == total_steps
+            if is_saved or step % train.log_every == 0:
                 means = distributed.mean_over_ranks(
                     {"loss": loss, "contrastive": contrastive, "captioning": captioning}
                 )
-                if means["loss"] != means["loss"]:
-                    raise ValueError(f"the loss is not a number at step {step}: lower --optim.lr")
+                if not math.isfinite(means["loss"]):
+                    raise ValueError(
+                        f"the loss is {means['loss']} at step {step}: lower --optim.lr"
+                    )
                 log.step(
                     step,
                     {**means, "lr": learning_rate, "logit_scale": output.logit_scale.item()},
                     num_samples=world_size * invocation.data.batch_size,
                     wait_s=loader.wait_s,
                 )
-            if step % train.save_every == 0 or step == total_steps:
+            if is_saved:
                 state = {"step": step, "loader": loader.state_dict()}
                 checkpoint.save(engine, out, step, state, keep=train.keep_checkpoints)
             if step == total_steps:
@@ -155,11 +167,10 @@ def check_folders(invocation: Invocation) -> None:
             )
     out = invocation.out
     if invocation.resume is None:
-        if out.exists() and any(out.iterdir()):
+        # What a start that failed has left, the architecture alone, is no run.
+        if out.exists() and {path.name for path in out.iterdir()} - {ARCHITECTURE}:
             raise UsageError(f"run folder {out} exists: choose another --out, or --resume latest")
         out.mkdir(parents=True, exist_ok=True)
-    elif not (out / ARCHITECTURE).is_dir():
-        raise UsageError(f"--resume: {out} is not a run folder")
 
 
 def build_model(invocation: Invocation, shards: ShardSet) -> ESI:

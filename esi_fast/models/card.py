@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from esi_fast.models.esi import ESI
@@ -47,8 +48,13 @@ def write_card(path: Path, model: ESI, run: Path, tag: str) -> None:
         run: its run folder, for the recipe and the last metrics.
         tag: the checkpoint.
     """
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1]) if lines else {}
+    step = int(tag.removeprefix("step-"))
+    # The last line may be half written while the run goes on; the checkpoint's own is whole.
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    logged = [json.loads(line) for line in lines if line.endswith("\n")]
+    last: dict[str, float] = next((line for line in reversed(logged) if line["step"] <= step), {})
+    # Paths of the machine that trained it are nobody's business.
+    recipe = re.sub(r"(?m)^(shards|captions) = .*\n", "", (run / "recipe.toml").read_text())
     shown = ("step", "loss", "contrastive", "captioning")
     config = model.config
     card = _CARD.format(
@@ -58,6 +64,6 @@ def write_card(path: Path, model: ESI, run: Path, tag: str) -> None:
         seconds=config.num_samples / config.fs,
         tag=tag,
         metrics=", ".join(f"{name} {last[name]:.4g}" for name in shown if name in last) or "none",
-        recipe=(run / "recipe.toml").read_text().strip(),
+        recipe=recipe.strip(),
     )
     path.write_text(card)

@@ -78,13 +78,19 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         config: sizes and arithmetic.
         text_config: a ``transformers.BertConfig``.
         tokenizer: a fast tokenizer with [CLS], [SEP] and [PAD].
+        bert: a pretrained ``transformers.BertModel`` of that configuration; None draws one.
 
     Raises:
         ValueError: the vocabularies of tokenizer and text encoder differ, or T is below one token.
     """
 
     def __init__(
-        self, config: ESIConfig, text_config: Any, tokenizer: PreTrainedTokenizerFast
+        self,
+        config: ESIConfig,
+        text_config: Any,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        bert: Any = None,
     ) -> None:
         super().__init__()
         if len(tokenizer) > text_config.vocab_size:
@@ -103,7 +109,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         self.text_config = text_config
         self.tokenizer = tokenizer
         self.ecg = create_model(config.encoder, in_chans=NUM_LEADS, drop_path=config.drop_path)
-        self.text = TextEncoder(text_config)
+        self.text = TextEncoder(text_config, bert)
         self.ecg_projection = nn.Linear(self.ecg.num_features, config.embed_dim, bias=False)
         self.text_projection = nn.Linear(self.text.num_features, config.embed_dim, bias=False)
         # Shape (1,), not (): DeepSpeed cannot broadcast a parameter without dimensions.
@@ -120,10 +126,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def from_text_model(cls, config: ESIConfig, name_or_path: str) -> ESI:
         """Fresh weights around a pretrained BERT, by hub name or local path."""
-        text, text_config, tokenizer = load_text_model(name_or_path)
-        model = cls(config, text_config, tokenizer)
-        model.text = text
-        return model
+        bert, tokenizer = load_text_model(name_or_path)
+        return cls(config, bert.config, tokenizer, bert=bert)
 
     @classmethod
     def from_captions(
@@ -288,6 +292,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", **hub_arguments: Any
     ) -> ESI:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(model_id)
@@ -300,5 +305,11 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         model = cls.from_architecture(folder)
         if not (folder / WEIGHTS_FILE).is_file():
             raise FileNotFoundError(f"{folder} lacks {WEIGHTS_FILE}: see tools/export")
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE, device=map_location))
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE, device=map_location))
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{folder / WEIGHTS_FILE} does not fit config.json: {reason}"
+            ) from error
         return model.to(map_location).eval()

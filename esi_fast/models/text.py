@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,14 @@ class TextEncoder(nn.Module):
 
     Args:
         bert_config: a ``transformers.BertConfig``.
+        bert: a ``transformers.BertModel`` of it without pooler; None draws fresh weights.
     """
 
-    def __init__(self, bert_config: Any) -> None:
+    def __init__(self, bert_config: Any, bert: Any = None) -> None:
         super().__init__()
         from transformers import BertModel
 
-        self.bert = BertModel(bert_config, add_pooling_layer=False)
+        self.bert = BertModel(bert_config, add_pooling_layer=False) if bert is None else bert
         self.num_features = int(bert_config.hidden_size)
 
     def forward(self, input_ids_BN: Tensor, attention_mask_BN: Tensor) -> Tensor:
@@ -61,23 +62,36 @@ def small_bert_config(
 
 
 def train_wordpiece(captions: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A lower-casing WordPiece tokenizer learned from captions."""
+    """A lower-casing WordPiece tokenizer: every character, and the commonest words of the captions.
+
+    Equal captions give equal tokenizers, which the trainers of the ``tokenizers`` package do not
+    promise; and no later text is unknown, because any word can be spelled.
+
+    Raises:
+        ValueError: ``vocab_size`` leaves no room for the characters.
+    """
     import tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    core = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=UNKNOWN))
-    core.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, UNKNOWN, CLS, SEP, MASK],
-        initial_alphabet=list(string.punctuation),
-        show_progress=False,
-    )
-    # Every letter and digit becomes a token, at the start of a word and inside, whatever the
-    # captions hold: no later text is unknown.
-    letters = string.ascii_lowercase + string.digits
-    core.train_from_iterator(chain(captions, letters, [letters, letters[::-1]]), trainer)
+    normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        words = pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(caption))
+        counts.update(word for word, _ in words)
+    inside = string.ascii_lowercase + string.digits
+    characters = sorted(set(inside + string.punctuation).union(*counts))
+    tokens = [PAD, UNKNOWN, CLS, SEP, MASK, *characters]
+    tokens += [f"##{character}" for character in sorted(set(inside).union(*counts))]
+    if len(tokens) > vocab_size:
+        raise ValueError(f"text_vocab is {vocab_size}; the characters alone need {len(tokens)}")
+    by_frequency = sorted(counts, key=lambda word: (-counts[word], word))
+    tokens += [word for word in by_frequency if len(word) > 1][: vocab_size - len(tokens)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    core = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token=UNKNOWN))
+    core.normalizer = normalizer
+    core.pre_tokenizer = pre_tokenizer
+    core.decoder = tokenizers.decoders.WordPiece()  # no blank before a full stop
     core.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"{CLS} $A {SEP}",
         special_tokens=[(token, core.token_to_id(token)) for token in (CLS, SEP)],
@@ -92,8 +106,8 @@ def train_wordpiece(captions: Iterable[str], vocab_size: int) -> PreTrainedToken
     )
 
 
-def load_text_model(name_or_path: str) -> tuple[TextEncoder, Any, PreTrainedTokenizerFast]:
-    """A pretrained BERT by hub name or local path, its configuration and its tokenizer.
+def load_text_model(name_or_path: str) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A pretrained BERT (without pooler) by hub name or local path, and its tokenizer.
 
     Raises:
         ValueError: it cannot be had; the message says how to get it.
@@ -112,6 +126,4 @@ def load_text_model(name_or_path: str) -> tuple[TextEncoder, Any, PreTrainedToke
         ) from error
     if config.model_type != "bert":
         raise ValueError(f"text model {name_or_path!r} is a {config.model_type}, not a BERT")
-    encoder = TextEncoder(config)
-    encoder.bert = bert
-    return encoder, config, tokenizer
+    return bert, tokenizer

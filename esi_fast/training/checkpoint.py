@@ -1,7 +1,7 @@
 """Checkpoints of a run: DeepSpeed's own folders, and which of them is whole.
 
-A checkpoint is ``RUN/checkpoints/step-NNNNNNNN``. ``RUN/checkpoints/latest`` names the last one
-that every rank finished; a crash while saving leaves it pointing at the one before.
+A checkpoint is ``RUN/checkpoints/step-NNNNNNNN``; it has that name only when every rank has
+finished it. ``RUN/checkpoints/latest`` names the last one.
 """
 
 from __future__ import annotations
@@ -20,21 +20,33 @@ LATEST = "latest"
 
 
 def save(engine: Any, run: Path, step: int, client_state: dict[str, Any], *, keep: int) -> None:
-    """Save on every rank; then, on rank 0, point ``latest`` at it and remove all but ``keep``."""
+    """Save on every rank; rank 0 then names it, points ``latest`` at it and keeps ``keep``."""
     folder = run / FOLDER
-    tag = f"step-{step:08d}"
-    engine.save_checkpoint(str(folder), tag=tag, client_state=client_state, save_latest=False)
+    name = f"step-{step:08d}"
+    partial = f".{name}.partial"
+    if rank() == 0:
+        shutil.rmtree(folder / partial, ignore_errors=True)
+    wait_for_all()
+    engine.save_checkpoint(str(folder), tag=partial, client_state=client_state, save_latest=False)
     wait_for_all()
     if rank() == 0:
-        partial = folder / f".{LATEST}"
-        with partial.open("w") as file:
-            file.write(tag)
+        (folder / partial).rename(folder / name)
+        pointer = folder / f".{LATEST}"
+        with pointer.open("w") as file:
+            file.write(name)
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(folder / LATEST)
-        whole = sorted(path for path in folder.glob("step-*") if path.name <= tag)
-        for old in whole[:-keep]:
+        pointer.rename(folder / LATEST)
+        for old in sorted(folder.glob("step-*"))[:-keep]:
             shutil.rmtree(old)
+    wait_for_all()
+
+
+def discard_after(run: Path, name: str) -> None:
+    """Remove what an abandoned attempt left behind after the checkpoint that a run resumes from."""
+    for path in [*(run / FOLDER).glob("step-*"), *(run / FOLDER).glob(".step-*.partial")]:
+        if path.name > name or path.name.startswith("."):
+            shutil.rmtree(path)
 
 
 def resolve(run: Path, which: str) -> str:

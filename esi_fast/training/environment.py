@@ -29,6 +29,20 @@ def write(path: Path, world_size: int) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def require_world_size(path: Path, world_size: int) -> None:
+    """Refuse to resume with another number of processes than the run was made with.
+
+    Raises:
+        ValueError: it differs. DeepSpeed's checkpoints hold the optimiser cut by rank.
+    """
+    before = json.loads(path.read_text())["world_size"]
+    if before != world_size:
+        raise ValueError(
+            f"this run was made by {before} process(es) and there are {world_size} now: "
+            f"resume it with {before}"
+        )
+
+
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
