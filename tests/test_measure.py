@@ -47,14 +47,17 @@ def test_rate_of_real_recordings_agrees_with_their_machine_rr(shared_data: Path)
     close = 0
     for row in rows:
         record = read_record(root / paths[row["study_id"]])
-        found = measure(record.signal, record.fs).get("rr_interval", 0.0)
+        found = measure(record.signal, record.fs).rr_interval
         close += abs(found / float(row["rr_interval"]) - 1) < 0.03
     assert close / len(rows) > 0.9
 
 
 def test_signals_without_beats_give_nothing() -> None:
-    assert measure(np.zeros((12, 5000), np.float32), 500.0) == {}
-    assert measure(np.full((12, 5000), np.nan, np.float32), 500.0) == {}
+    for value in (0.0, np.nan):
+        found = measure(np.full((12, 5000), value, np.float32), 500.0)
+        assert found.measured() == {}
+        assert np.isnan(found.heart_rate)
+        assert len(found.fiducials["II"]["r_peak"]) == 0
     assert len(r_peaks(np.zeros((12, 100), np.float32), 500.0)) == 0
 
 

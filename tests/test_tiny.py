@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from esi_fast.cqa.caption import CaptionDictionary, prompts_for
-from esi_fast.data.loader import Loader, ShardSet
+from esi_fast.data.loader import Loader
+from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.shards import write_shards
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
@@ -19,17 +20,17 @@ from esi_fast.training.optim import adamw
 
 
 def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None:
-    write_tree(tmp_path / "records", 40, seed=3, fs=250, duration=4)
+    write_tree(tmp_path / "records", 40, seed=3, fs=250, duration=5)
     catalogue = open_catalogue(tmp_path / "records")
     entries = list(catalogue)
     assert len(entries) == len(catalogue) == 40
     record = read_record(entries[0].path)
-    assert record.signal.shape == (12, 1000)
+    assert record.signal.shape == (12, 1250)
 
     lines = [line for entry in entries for line in entry.statements]
     dictionary = CaptionDictionary.from_statements(lines)
     out = tmp_path / "shards"
-    summary = write_shards(catalogue, out, fs=100, duration=4.0, captions=dictionary)
+    summary = write_shards(catalogue, out, fs=100, duration=5.0, captions=dictionary)
     assert sum(summary.records.values()) == 40
 
     shards = ShardSet([out], "train")

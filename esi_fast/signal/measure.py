@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-# MIMIC-IV-ECG writes 29999 where the machine measured nothing (science: its data dictionary).
+from esi_fast.leads import STANDARD_LEADS
+
+# MIMIC-IV-ECG writes 29999 where the machine measured nothing (its data dictionary says so).
 NOT_MEASURED = 29999
 # Beyond these a machine's number is an error, not a finding. Milliseconds and degrees.
 _PLAUSIBLE = {
@@ -28,6 +31,40 @@ _PLAUSIBLE = {
 }
 REFRACTORY_S = 0.2
 SEARCH_BAND_HZ = (5.0, 22.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What was measured on a record; NaN where nothing could be.
+
+    Attributes:
+        heart_rate: bpm.
+        rr_interval, p_duration, pr, qrs, qt, qtc_bazett, qtc_fridericia: ms.
+        p_axis, qrs_axis, t_axis: degrees.
+        fiducials: lead -> name of the mark -> (num_beats,) int64 sample indices.
+    """
+
+    heart_rate: float = math.nan
+    rr_interval: float = math.nan
+    p_duration: float = math.nan
+    pr: float = math.nan
+    qrs: float = math.nan
+    qt: float = math.nan
+    qtc_bazett: float = math.nan
+    qtc_fridericia: float = math.nan
+    p_axis: float = math.nan
+    qrs_axis: float = math.nan
+    t_axis: float = math.nan
+    fiducials: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
+
+    def measured(self) -> dict[str, float]:
+        """The values that are not NaN, by name: the mapping that captions and shards hold."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if isinstance(value, float) and not math.isnan(value)
+        }
 
 
 def intervals_from_machine(row: Mapping[str, str | float]) -> dict[str, float]:
@@ -108,7 +145,8 @@ def r_peaks(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
     frequency = np.fft.rfftfreq(num_samples, 1 / fs)
     low, high = SEARCH_BAND_HZ
     spectrum[:, (frequency < low) | (frequency > high)] = 0
-    slope = np.diff(np.fft.irfft(spectrum, num_samples, axis=1), axis=1, prepend=0.0)
+    band = np.fft.irfft(spectrum, num_samples, axis=1)
+    slope = np.diff(band, axis=1, prepend=band[:, :1])
     scale = np.percentile(np.abs(slope), 98, axis=1, keepdims=True)
     usable = scale[:, 0] > 0
     if not usable.any():
@@ -135,7 +173,7 @@ def r_peaks(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
     return np.sort(np.asarray(kept, np.int64)[heights > 0.3 * usual])
 
 
-def measure(signal: NDArray[np.float32], fs: float) -> dict[str, float]:
+def measure(signal: NDArray[np.float32], fs: float) -> Measurements:
     """Heart rate and median RR interval of a record, from its R peaks.
 
     Args:
@@ -143,10 +181,12 @@ def measure(signal: NDArray[np.float32], fs: float) -> dict[str, float]:
         fs: sampling rate in Hz.
 
     Returns:
-        ``rr_interval`` (ms, median) and ``heart_rate`` (bpm); empty with fewer than three beats.
+        ``Measurements`` with ``rr_interval`` (median) and ``heart_rate``, NaN with fewer than three
+        beats, and the R peaks as fiducials, the same for all leads.
     """
     peaks = r_peaks(signal, fs)
+    fiducials = {lead: {"r_peak": peaks} for lead in STANDARD_LEADS}
     if len(peaks) < 3:
-        return {}
+        return Measurements(fiducials=fiducials)
     found = {"rr_interval": float(np.median(np.diff(peaks))) * 1000.0 / fs}
-    return found | _derived(found)
+    return Measurements(**found, **_derived(found), fiducials=fiducials)

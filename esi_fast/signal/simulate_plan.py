@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-# A Gaussian wave begins and ends this many standard deviations from its centre (4 % of its peak).
-WAVE_SIGMAS = 2.5
-FloatArray = NDArray[np.float32]
+from esi_fast.signal.simulate_waves import (
+    WAVE_SIGMAS,
+    Dice,
+    FloatArray,
+    degrees,
+    p_waves,
+    pvc_waves,
+    qrs_waves,
+    rotation,
+    t_and_st,
+    voltage_scale,
+)
 
 # Projections of the cardiac vector (x left, y feet, z front) on I, II and V1..V6 of a usual chest.
 _LEADS_8V = np.array(
@@ -45,39 +53,14 @@ _STATEMENT_OF_FINDING = {
     "right_axis_deviation": "Right axis deviation",
 }
 FINDINGS = tuple(_STATEMENT_OF_FINDING)
-_QRS_GRID_S = np.linspace(-0.1, 0.2, 151, dtype=np.float32)
-
-
-class _Dice:
-    """Scalar draws served from blocks: many times faster than one generator call each."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self._block: list[float] = []
-
-    def random(self) -> float:
-        if not self._block:
-            self._block = self.rng.random(4096).tolist()
-        return self._block.pop()
-
-    def uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * self.random()
-
-    def pick(self, options: dict[str, float]) -> str:
-        """One of the options; their weights add up to 1."""
-        mark = self.random()
-        for option, end in zip(options, accumulate(options.values()), strict=True):
-            if mark < end:
-                return option
-        return option
 
 
 @dataclass(slots=True)
 class Plan:
     """Everything about one study that is decided before its samples are computed.
 
-    ``waves`` and ``pvc_waves``: (num_waves, 5) rows of centre and sigma in seconds from the R peak,
-    and the x, y, z amplitude in mV. ``marks``: fiducial name -> seconds from the R peak.
+    ``waves`` and ``pvc_waves``: rows as ``simulate_waves`` describes them. ``marks``: fiducial
+    name -> seconds from the R peak.
     ``mixing_8S``: (8, 9), sources (x, y, z, f-waves, breathing, 2 drift, 2 mains) to leads.
     """
 
@@ -147,7 +130,7 @@ class Plan:
 def draw_plans(rng: np.random.Generator, num_patients: int, first_subject: int) -> list[Plan]:
     """The studies of ``num_patients`` patients, 1 to 5 each, in order."""
     plans: list[Plan] = []
-    dice = _Dice(rng)
+    dice = Dice(rng)
     for subject in range(first_subject, first_subject + num_patients):
         patient = _Patient.draw(dice, subject)
         num_studies = int(dice.pick({"1": 0.4, "2": 0.25, "3": 0.15, "4": 0.1, "5": 0.1}))
@@ -170,7 +153,7 @@ class _Patient:
     rhythm_prone: float
 
     @classmethod
-    def draw(cls, dice: _Dice, subject: int) -> _Patient:
+    def draw(cls, dice: Dice, subject: int) -> _Patient:
         normal = dice.rng.standard_normal(8 + 24 + 2 + 12)
         geometry = _LEADS_8V * np.exp(0.10 * normal[:8, None]) + 0.06 * normal[8:32].reshape(8, 3)
         geometry[:2, 2] = 0.05 * normal[32:34]
@@ -201,7 +184,7 @@ class _Patient:
         )
 
 
-def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
+def _draw_study(dice: Dice, patient: _Patient, visit: int) -> Plan:
     rhythm, rate = _rhythm(dice, patient)
     findings = {rhythm, *patient.chronic}
     left_block = patient.conduction == "left_bundle_branch_block"
@@ -234,12 +217,12 @@ def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
     if num_pvcs:
         findings.add("premature_ventricular_complexes")
 
-    qrs_waves, r_offset = _qrs(patient, qrs, lvh)
-    frontal = (qrs_waves[:, 1:2] * qrs_waves[:, 2:4]).sum(axis=0)
+    depolarisation, r_offset = qrs_waves(patient.conduction, patient.qrs_shape, qrs, lvh=lvh)
+    frontal = (depolarisation[:, 1:2] * depolarisation[:, 3:5]).sum(axis=0)
     axis = patient.axis + 3 * dice.rng.standard_normal()
     turn = math.radians(axis) - math.atan2(frontal[1], frontal[0])
-    qrs_waves[:, 2:4] = qrs_waves[:, 2:4] @ _rotation(turn).T
-    qrs_waves[:, 2:] *= _voltage_scale(dice, patient, qrs_waves, findings)
+    depolarisation[:, 3:5] = depolarisation[:, 3:5] @ rotation(turn).T
+    depolarisation[:, 3:] *= voltage_scale(dice, patient.leads_8V, depolarisation, findings)
 
     marks = {"qrs_onset": -r_offset, "r_peak": 0.0, "qrs_end": qrs - r_offset}
     t_end = qt - r_offset
@@ -248,25 +231,27 @@ def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
     t_peak = t_end - WAVE_SIGMAS * t_sigma
     marks |= {"t_onset": t_peak - WAVE_SIGMAS * t_sigma, "t_peak": t_peak, "t_end": t_end}
     low = "low_qrs_voltage" in findings
-    t_waves = _t_and_st(dice, patient, marks, t_sigma, st, lvh=lvh, low=low)
-    waves = [*qrs_waves, *t_waves]
+    repolarisation = t_and_st(dice, patient.conduction, marks, t_sigma, st, lvh=lvh, low=low)
+    waves = [*depolarisation, *repolarisation]
     axes = {
         "qrs_axis": round(axis, 1),
-        "t_axis": _degrees(t_waves[0][2:]),
+        "t_axis": degrees(repolarisation[0][3:]),
     }
     if is_sinus:
-        p_waves, p_axis = _p(dice, pr, r_offset, marks)
-        waves += p_waves
+        atrial, p_axis = p_waves(dice, pr, r_offset, marks)
+        waves += atrial
         axes["p_axis"] = p_axis
     else:
-        waves += [np.array([0.0, 0.02, 0.0, 0.0, 0.0], np.float32)] * 2
+        waves += [np.array([0.0, 0.02, 0.02, 0.0, 0.0, 0.0], np.float32)] * 2  # silent
     mixing = np.empty((8, 9), np.float32)
     mixing[:, :3] = patient.leads_8V
     # Fibrillatory waves point to the front right: they are largest in V1.
     mixing[:, 3] = patient.leads_8V @ np.array([-0.25, 0.45, 0.9], np.float32)
     # Breathing, slow drift (sine, cosine) and mains (sine, cosine), each lead its own share.
     mixing[:, 4:] = dice.rng.standard_normal((8, 5)) * (0.05, 0.035, 0.035, 0.0045, 0.0045)
-    pvc_waves, pvc_marks = _pvc(dice, patient) if num_pvcs else (None, {})
+    ectopic, pvc_marks = (
+        pvc_waves(dice, from_right=patient.rhythm_prone < 0.5) if num_pvcs else (None, {})
+    )
     return Plan(
         subject=patient.subject,
         age=min(patient.age + visit, 91),
@@ -276,7 +261,7 @@ def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
         rate=rate,
         num_pvcs=num_pvcs,
         waves=np.stack(waves).astype(np.float32),
-        pvc_waves=pvc_waves,
+        pvc_waves=ectopic,
         marks=marks,
         pvc_marks=pvc_marks,
         axes=axes,
@@ -287,7 +272,7 @@ def _draw_study(dice: _Dice, patient: _Patient, visit: int) -> Plan:
     )
 
 
-def _rhythm(dice: _Dice, patient: _Patient) -> tuple[str, float]:
+def _rhythm(dice: Dice, patient: _Patient) -> tuple[str, float]:
     draw = 0.55 * patient.rhythm_prone + 0.45 * dice.random()
     if draw < 0.28:
         return "atrial_fibrillation", dice.uniform(62, 140)
@@ -296,138 +281,3 @@ def _rhythm(dice: _Dice, patient: _Patient) -> tuple[str, float]:
     if draw > 0.70:
         return "sinus_tachycardia", dice.uniform(104, 145)
     return "sinus_rhythm", dice.uniform(62, 97)
-
-
-def _rotation(angle: float) -> FloatArray:
-    cosine, sine = math.cos(angle), math.sin(angle)
-    return np.array([[cosine, -sine], [sine, cosine]], np.float32)
-
-
-def _degrees(vector: NDArray[np.floating]) -> float:
-    return round(math.degrees(math.atan2(vector[1], vector[0])), 1)
-
-
-def _qrs(patient: _Patient, qrs: float, lvh: bool) -> tuple[FloatArray, float]:
-    """Four waves that fill the QRS exactly, and the time from its onset to the R peak, seconds."""
-    if patient.conduction == "left_bundle_branch_block":
-        # Leftward from the start, broad and notched; no septal q.
-        vectors = [[0.15, 0.05, -0.1], [0.95, 0.35, -0.75], [0.85, 0.3, -0.9], [0.35, 0.1, -0.5]]
-        sigma = np.array([0.08, 0.11, 0.13, 0.08]) * qrs
-        share = np.array([0.20, 0.40, 0.64, 0.80])
-    elif patient.conduction == "right_bundle_branch_block":
-        # A normal start, then a late slow vector to the right and the front: rSR' in V1.
-        vectors = [[-0.12, -0.05, 0.3], [1.15, 0.55, -0.3], [0.1, -0.1, -0.25], [-0.45, 0.05, 0.85]]
-        sigma = np.array([0.06, 0.085, 0.07, 0.12]) * qrs
-        share = np.array([0.15, 0.34, 0.52, 0.70])
-    else:
-        vectors = [[-0.15, -0.08, 0.32], [1.2, 0.6, -0.15], [0.2, -0.05, -0.7], [-0.1, -0.15, -0.3]]
-        sigma = np.array([0.09, 0.12, 0.11, 0.08]) * qrs
-        share = np.array([0.225, 0.44, 0.62, 0.80])
-    amplitude = np.array(vectors) * (1 + 0.12 * patient.qrs_shape)
-    if lvh:
-        amplitude[1:3] *= np.array([1.3, 1.0, 1.9])
-    # The first wave starts at the onset and the last one ends at the end, whatever their widths.
-    centre = share * qrs
-    centre[0] = WAVE_SIGMAS * sigma[0]
-    centre[-1] = qrs - WAVE_SIGMAS * sigma[-1]
-    r_offset = centre[1]
-    return np.column_stack([centre - r_offset, sigma, amplitude]).astype(np.float32), float(
-        r_offset
-    )
-
-
-def _voltage_scale(
-    dice: _Dice, patient: _Patient, qrs_waves: FloatArray, findings: set[str]
-) -> float:
-    """The factor that makes the QRS voltages agree with what the findings say of them."""
-    gaussians = np.exp(-0.5 * ((_QRS_GRID_S - qrs_waves[:, 0:1]) / qrs_waves[:, 1:2]) ** 2)
-    eight = patient.leads_8V @ (qrs_waves[:, 2:].T @ gaussians)
-    sokolow = float(-eight[2].min() + max(eight[6].max(), eight[7].max()))
-    three = np.stack([eight[0], eight[1], eight[1] - eight[0]])
-    limb = float(np.ptp(three, axis=1).max())
-    if "low_qrs_voltage" in findings:
-        return (dice.uniform(0.26, 0.44)) / limb
-    if "left_ventricular_hypertrophy" in findings:
-        return (dice.uniform(3.9, 5.6)) / sokolow
-    usual = dice.uniform(0.85, 1.25)
-    return max(min(usual, 3.1 / sokolow), 0.7 / limb)
-
-
-def _t_and_st(
-    dice: _Dice,
-    patient: _Patient,
-    marks: dict[str, float],
-    t_sigma: float,
-    st: str,
-    *,
-    lvh: bool,
-    low: bool,
-) -> list[FloatArray]:
-    height = dice.uniform(0.25, 0.42) * (0.5 if low else 1.0)
-    if patient.conduction == "left_bundle_branch_block":
-        direction = np.array([-0.8, 0.2, 0.8])
-    elif patient.conduction == "right_bundle_branch_block":
-        direction = np.array([0.85, 0.45, -0.35])
-    elif lvh:
-        direction = np.array([-0.75, 0.25, 0.7])
-    else:
-        direction = np.array([0.8, 0.5, 0.45])
-    direction = direction + 0.08 * dice.rng.standard_normal(3)
-    gap = marks["t_peak"] - marks["qrs_end"]
-    st_direction = {
-        "": np.zeros(3),
-        "anterior_st_elevation": np.array([0.15, -0.45, 1.0]),
-        "inferior_st_elevation": np.array([-0.35, 1.1, -0.25]),
-    }[st]
-    st_vector = st_direction * dice.uniform(0.20, 0.45)
-    return [
-        np.array([marks["t_peak"], t_sigma, *(height * direction)], np.float32),
-        np.array([marks["qrs_end"] + 0.45 * gap, 0.42 * gap, *st_vector], np.float32),
-    ]
-
-
-def _p(
-    dice: _Dice, pr: float, r_offset: float, marks: dict[str, float]
-) -> tuple[list[FloatArray], float]:
-    """Right then left atrium; adds the marks of the P wave. Returns the waves and the axis."""
-    duration = dice.uniform(0.085, min(0.110, pr - 0.025))
-    onset = -r_offset - pr
-    sigma = duration / (2 * WAVE_SIGMAS + 1.6)
-    centres = onset + WAVE_SIGMAS * sigma, onset + duration - WAVE_SIGMAS * sigma
-    height = dice.uniform(0.10, 0.16)
-    vectors = np.array([[0.5, 0.75, 0.45], [0.75, 0.45, -0.35]]) + 0.06 * dice.rng.standard_normal(
-        (2, 3)
-    )
-    marks |= {"p_onset": onset, "p_peak": sum(centres) / 2, "p_end": onset + duration}
-    waves = [
-        np.array([centre, sigma, *(height * vector)], np.float32)
-        for centre, vector in zip(centres, vectors, strict=True)
-    ]
-    total = vectors.sum(axis=0)
-    return waves, _degrees(total)
-
-
-def _pvc(dice: _Dice, patient: _Patient) -> tuple[FloatArray, dict[str, float]]:
-    """A wide ventricular beat without P wave, its T wave opposite to its QRS."""
-    qrs = dice.uniform(0.145, 0.180)
-    side = 1.0 if patient.rhythm_prone < 0.5 else -1.0
-    direction = np.array([0.7 * side, math.copysign(0.8, dice.random() - 0.5), -0.9 * side])
-    height = dice.uniform(1.1, 1.7)
-    sigma = qrs / (2 * WAVE_SIGMAS + 1.2)
-    first = WAVE_SIGMAS * sigma
-    t_sigma = 0.045
-    t_peak = qrs + 0.19 - first
-    waves = [
-        [0.0, sigma, *(height * direction)],
-        [qrs - 2 * first, sigma, *(0.7 * height * direction)],
-        [t_peak, t_sigma, *(-0.35 * height * direction)],
-    ]
-    marks = {
-        "qrs_onset": -first,
-        "r_peak": 0.0,
-        "qrs_end": qrs - first,
-        "t_onset": t_peak - WAVE_SIGMAS * t_sigma,
-        "t_peak": t_peak,
-        "t_end": t_peak + WAVE_SIGMAS * t_sigma,
-    }
-    return np.array(waves, np.float32), marks
