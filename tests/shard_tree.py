@@ -40,6 +40,7 @@ class Tree:
     root: Path
     entries: list[CatalogueEntry]
     source: str = "wfdb"
+    patients_known: bool = True
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from esi_fast.data.loader import ShardSet
+from esi_fast.data.shard_set import ShardSet
 
 
 def call(root: Path, *arguments: object) -> str:
@@ -44,7 +44,7 @@ def test_mimic_like_from_records_to_a_probe(shared_data: Path, root: Path, tmp_p
         studies = {row["study_id"]: row["subject_id"] for row in csv.DictReader(file)}
     with (shards / "rejected.csv").open() as file:
         rejected = list(csv.DictReader(file))
-    assert sum(index["records"].values()) + len(rejected) == len(studies)
+    assert sum(index["counts"][name] for name in ("train", "val", "test")) == len(studies)
     assert not rejected
     seen = {studies[key] for key in ShardSet([shards], "train").keys}
     held_out = {studies[key] for key in ShardSet([shards], "test").keys}

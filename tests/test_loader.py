@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +17,10 @@ import torch
 from shard_tree import NUM_SAMPLES, SETTINGS, Tree, contents, make_tree, signal_of
 
 from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data import loader as loader_module
 from esi_fast.data.augment import sample_sentences
-from esi_fast.data.loader import PREFETCH_BATCHES, Loader, ShardSet
+from esi_fast.data.loader import PREFETCH_BATCHES, Loader, LoaderState
+from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.shards import write_shards
 
 ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
@@ -62,6 +67,12 @@ def copy_of(folder: Path, to: Path) -> Path:
     for name, content in contents(folder).items():
         (to / name).write_bytes(content)
     return to
+
+
+def state_at(loader: Loader, samples: int) -> LoaderState:
+    state = loader.state_dict()
+    state["epoch"], state["samples"] = 0, samples
+    return state
 
 
 def rows_of(loader: Loader, num_batches: int | None = None) -> list[list[int]]:
@@ -275,8 +286,8 @@ def test_sampled_texts_are_a_part_of_the_caption_and_resume_exactly(shard_set: S
     loader = Loader(shard_set, tokenize, 4, seed=3, sentence_sampling=1.0)
     batches = iter(loader)
     first, second = next(batches), next(batches)
-    again = Loader(shard_set, tokenize, 4, sentence_sampling=1.0)
-    again.load_state_dict({"seed": 3, "epoch": 0, "samples": 4})
+    again = Loader(shard_set, tokenize, 4, seed=3, sentence_sampling=1.0)
+    again.load_state_dict(state_at(again, samples=4))
     resumed = next(iter(again))
     assert torch.equal(resumed["text_ids"], second["text_ids"])
     assert torch.equal(resumed["input_ids"], second["input_ids"])
@@ -356,7 +367,7 @@ def test_resume_is_exact_at_any_world_size(
     assert states[0]["epoch"] * NUM_RECORDS + states[0]["samples"] == 6 * consumed
     rest = []
     for rank in range(world_size):
-        loader = Loader(shard_set, None, 6 // world_size, rank, world_size, seed=99)
+        loader = Loader(shard_set, None, 6 // world_size, rank, world_size, seed=4)
         loader.load_state_dict(states[0])
         rest.append(rows_of(loader) + rows_of(loader))
     joined = [flat(batches) for batches in zip(*rest, strict=True)]
@@ -365,7 +376,13 @@ def test_resume_is_exact_at_any_world_size(
 
 def test_state_counts_what_was_consumed(shard_set: ShardSet) -> None:
     loader = Loader(shard_set, None, 6, seed=4)
-    assert loader.state_dict() == {"seed": 4, "epoch": 0, "samples": 0}
+    assert loader.state_dict() == {
+        "seed": 4,
+        "epoch": 0,
+        "samples": 0,
+        "data": shard_set.digest,
+        "sentence_sampling": 0.0,
+    }
     states = []
     for _ in loader:
         time.sleep(0.02)  # long enough for batches to be made ahead
@@ -376,9 +393,9 @@ def test_state_counts_what_was_consumed(shard_set: ShardSet) -> None:
 def test_resume_at_another_global_batch_size(shard_set: ShardSet) -> None:
     order = Loader(shard_set, None, 6, seed=4).order(0).tolist()
     loader = Loader(shard_set, None, 10, seed=4)
-    loader.load_state_dict({"seed": 4, "epoch": 0, "samples": 6})
+    loader.load_state_dict(state_at(loader, samples=6))
     assert rows_of(loader) == [order[6:16]]
-    loader.load_state_dict({"seed": 4, "epoch": 0, "samples": 18})  # 6 left, too few for a batch
+    loader.load_state_dict(state_at(loader, samples=18))  # 6 left, too few for a batch
     assert rows_of(loader) == [
         loader.order(1).tolist()[start : start + 10] for start in (0, 10)
     ]  # so the next epoch begins
@@ -388,8 +405,72 @@ def test_wrong_states_are_refused(shard_set: ShardSet) -> None:
     loader = Loader(shard_set, None, 6)
     with pytest.raises(ValueError, match="no loader state"):
         loader.load_state_dict({"epoch": 1})  # type: ignore[typeddict-item]
-    with pytest.raises(ValueError, match="not the shards"):
-        loader.load_state_dict({"seed": 0, "epoch": 0, "samples": 25})
+    with pytest.raises(ValueError, match="at sample 25 of 24"):
+        loader.load_state_dict(state_at(loader, samples=25))
+
+
+def refusal(loader: Loader, state: LoaderState) -> str:
+    before = loader.state_dict()
+    with pytest.raises(ValueError, match="the loader state has other") as raised:
+        loader.load_state_dict(state)
+    assert "\n" not in str(raised.value)
+    assert loader.state_dict() == before
+    return str(raised.value)
+
+
+def test_a_state_of_other_options_is_refused(shard_set: ShardSet) -> None:
+    state = Loader(shard_set, tokenize, 6, seed=3, sentence_sampling=0.5).state_dict()
+    assert "seed: 3, not 4" in refusal(
+        Loader(shard_set, tokenize, 6, seed=4, sentence_sampling=0.5), state
+    )
+    assert "sentence_sampling: 0.5, not 0.25" in refusal(
+        Loader(shard_set, tokenize, 6, seed=3, sentence_sampling=0.25), state
+    )
+    other_world = Loader(shard_set, tokenize, 2, 1, 4, seed=3, sentence_sampling=0.5)
+    other_world.load_state_dict(state)
+    assert other_world.state_dict() == state
+
+
+def test_a_state_of_other_data_is_refused(built: Path, bare: Path, tmp_path: Path) -> None:
+    for name, caption in (("a", "one"), ("b", "another")):
+        (tmp_path / name).write_text(json.dumps({"key": "k003", "caption": caption}) + "\n")
+    moved = shutil.copytree(built, tmp_path / "moved")
+    saved = {
+        "one folder": ShardSet(built),
+        "another folder": ShardSet(bare),
+        "two folders": ShardSet([built, bare]),
+        "in another order": ShardSet([bare, built]),
+        "all splits": ShardSet(built, "all"),
+        "an overlay": ShardSet(built, captions=tmp_path / "a"),
+        "another overlay": ShardSet(built, captions=tmp_path / "b"),
+    }
+    assert len({shards.digest for shards in saved.values()}) == len(saved)
+    assert all(int(shards.digest, 16) < 16**16 for shards in saved.values())
+    assert {len(shards.digest) for shards in saved.values()} == {16}
+    for saved_name, saved_set in saved.items():
+        state = Loader(saved_set, None, 6).state_dict()
+        for name, shards in saved.items():
+            if name == saved_name:
+                continue
+            message = refusal(Loader(shards, None, 6), state)
+            assert "other data (the shards and their order, the split, or the caption" in message
+            assert f"{saved_set.digest}, not {shards.digest}" in message
+    Loader(ShardSet(moved), None, 6).load_state_dict(
+        Loader(saved["one folder"], None, 6).state_dict()
+    )
+
+
+def test_records_that_changed_change_the_digest(tree: Tree, bare: Path, tmp_path: Path) -> None:
+    first, *others = tree.entries
+    changed = Tree(tree.root, [replace(first, age=77.0), *others])
+    write_shards(changed, tmp_path / "changed", **ONE_SPLIT)
+    write_shards(tree, tmp_path / "same", **ONE_SPLIT)
+    assert ShardSet(tmp_path / "same").digest == ShardSet(bare).digest
+    assert ShardSet(tmp_path / "changed").digest != ShardSet(bare).digest
+
+
+def test_shard_set_has_one_import_path() -> None:
+    assert not hasattr(loader_module, "ShardSet")
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -466,22 +547,41 @@ def test_batches_made_ahead_are_bounded(shard_set: ShardSet) -> None:
 
     iterator = iter(Loader(shard_set, counting, 1))
     next(iterator)
-    time.sleep(0.3)
-    assert 1 < len(calls) <= 1 + PREFETCH_BATCHES + 1
+    # One handed out, a queue full of others, and one in the thread's hand.
+    full = 1 + PREFETCH_BATCHES + 1
+    deadline = time.monotonic() + 20
+    while len(calls) < full and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # one too many would come now
+    assert len(calls) == full
     iterator.close()
     assert loader_threads() == []
 
 
-def test_waiting_is_measured(shard_set: ShardSet) -> None:
+def test_waiting_is_measured(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock that only this test moves: a batch takes a second once it has been asked for, and the
+    # consumer, which takes ten, waits for nothing meanwhile.
+    now = [0.0]
+    asked = threading.Semaphore(0)
+    is_asking = itertools.cycle([True, False])
+
+    def perf_counter() -> float:
+        if next(is_asking):
+            asked.release()
+        return now[0]
+
     def slow(captions: list[str]) -> dict[str, torch.Tensor]:
-        time.sleep(0.05)
+        assert asked.acquire(timeout=30)
+        now[0] += 1.0
         return tokenize(captions)
 
+    monkeypatch.setattr(loader_module, "time", SimpleNamespace(perf_counter=perf_counter))
     loader = Loader(shard_set, slow, 8)
     assert loader.wait_s == 0
-    started = time.perf_counter()
-    assert len(rows_of(loader)) == 3
-    assert 0.15 <= loader.wait_s <= time.perf_counter() - started
+    for num_batches, _ in enumerate(loader, start=1):
+        assert loader.wait_s == num_batches
+        now[0] += 10.0
+    assert loader.wait_s == 3.0
 
 
 def test_a_damaged_sample_stops_the_run_with_its_place(built: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from esi_fast.data.journal import JOURNAL_FILE, Journal
 from esi_fast.data.shard_index import ShardWriter, build_index, read_index_file, tar_header
 from esi_fast.data.shards import split_of, write_shards
 from esi_fast.data.verify import verify_shards
+from esi_fast.signal.catalogues import open_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +270,14 @@ def test_index_json(built: Path) -> None:
     assert not (built / JOURNAL_FILE).exists()
 
 
+def test_index_json_says_whether_patients_are_known(
+    tree: Tree, built: Path, tmp_path: Path
+) -> None:
+    assert json.loads((built / "index.json").read_text())["patients_known"] is True
+    write_shards(open_catalogue(tree.root), tmp_path / "out", **SETTINGS)
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["patients_known"] is False
+
+
 def test_index_is_rebuilt_from_the_tar(built: Path) -> None:
     for path in sorted(built.glob("*.tar")):
         np.testing.assert_array_equal(build_index(path), np.load(path.with_suffix(".idx.npy")))
@@ -306,6 +315,21 @@ def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:
     assert summary.rejected["missing"] == 2
     assert sorted(samples_in(tmp_path / "out")) == ["k008", "k010", "k011"]
     assert verify_shards(tmp_path / "out") == []
+
+
+def test_damaged_rows_are_listed_and_stop_nothing(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 6)
+    first, second = tree.entries[:2]
+    # A damaged row whose id can be read, before the sound row of the same record.
+    tree.entries.insert(0, replace(first, error="records.csv, line 2: 1 fields, not 5"))
+    tree.entries.append(replace(second, key="records-line-9", error="records.csv, line 9: bad"))
+    write_shards(tree, tmp_path / "out", **SETTINGS)
+    rows = rows_of(tmp_path / "out" / "rejected.csv")
+    assert sorted((row["key"], row["kind"], row["reason"]) for row in rows) == [
+        ("k000", "row", "records.csv, line 2: 1 fields, not 5"),
+        ("records-line-9", "row", "records.csv, line 9: bad"),
+    ]
+    assert sorted(samples_in(tmp_path / "out")) == [f"k{number:03d}" for number in range(6)]
 
 
 def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
@@ -499,6 +523,29 @@ def test_resume_of_a_changed_catalogue_is_refused(
         )
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["{}", "[1]", "3", "null", "no json", '{"name": "train-000000.tar", "records": 5}', "several"],
+)
+def test_a_damaged_journal_is_one_line(
+    tree: Tree, captions: CaptionDictionary, tmp_path: Path, line: str
+) -> None:
+    out = unfinished(tree, captions, tmp_path / "out")
+    journal = out / JOURNAL_FILE
+    settings, shard, *_ = journal.read_text().splitlines()
+    damaged = [line]
+    if line == "several":  # a whole record of which one field is of another type
+        whole = json.loads(shard)
+        changes = dict.fromkeys(whole) | {"csv_bytes": [1, "2"], "records": "5"}
+        damaged = [json.dumps(whole | {name: value}) for name, value in changes.items()]
+    for text in damaged:
+        for lines in ((settings, text), (settings, shard, text), (text, shard)):
+            journal.write_text("".join(f"{one}\n" for one in lines))
+            with pytest.raises(ValueError, match=r"is damaged: remove .* build again") as raised:
+                write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+            assert "\n" not in str(raised.value)
+
+
 def test_two_builds_do_not_write_one_folder(tree: Tree, tmp_path: Path) -> None:
     columns = (("a",), ("b",))
     with (
@@ -604,9 +651,10 @@ def test_verify_refuses_what_is_no_finished_folder(tmp_path: Path) -> None:
         verify_shards(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="--resume"):
         verify_shards(tmp_path)
-    (tmp_path / "index.json").write_text('{"format": "something else"}')
-    with pytest.raises(ValueError, match="build it again"):
-        verify_shards(tmp_path)
+    for content in ('{"format": "something else"}', "[]", "3"):
+        (tmp_path / "index.json").write_text(content)
+        with pytest.raises(ValueError, match="build it again"):
+            verify_shards(tmp_path)
 
 
 def test_build_index_names_the_damaged_byte(built: Path, tmp_path: Path) -> None:

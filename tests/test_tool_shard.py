@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,30 @@ def test_captions_are_baked_in(records: Path, tmp_path: Path) -> None:
     assert caption
     assert meta["findings"]
     assert meta["statements"]
+
+
+def test_unknown_patients_are_announced_once(records: Path, tmp_path: Path) -> None:
+    announcement = "each record counts as its own patient"
+    files = next((records / "files").iterdir())  # the headers without their csv files
+    done = shard("--records", files, "--out", tmp_path / "out", "--fs", "100")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count(announcement) == 1
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["patients_known"] is False
+
+
+def test_damaged_rows_are_rejected(records: Path, tmp_path: Path) -> None:
+    tree = shutil.copytree(records, tmp_path / "tree")
+    text = (tree / "record_list.csv").read_text().splitlines()
+    text[2] = "," + text[2].partition(",")[2]
+    (tree / "record_list.csv").write_text("\n".join(text) + "\n")
+    done = shard("--records", tree, "--out", tmp_path / "out", "--fs", "100")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "each record counts as its own patient" not in done.stdout
+    assert f"wrote    {NUM_RECORDS - 1} records" in done.stdout
+    assert "rejected row 1, see rejected.csv" in done.stdout
+    with (tmp_path / "out" / "rejected.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["reason"] == "record_list.csv, line 3: subject_id is '', not a number"
 
 
 def test_usage_errors(records: Path, built: Path, tmp_path: Path) -> None:

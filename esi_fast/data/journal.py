@@ -18,7 +18,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_origin, get_type_hints
 
 from esi_fast.data.shard_index import INDEX_FILE, ShardEntry, read_index_file
 
@@ -120,7 +120,9 @@ class Journal:
             return
         try:
             first, *shards = (json.loads(line) for line in lines)
-            begun_with = first["settings"]
+            begun_with = dict(first["settings"])
+            if not all(map(_is_shard_record, shards)):
+                raise ValueError("a line is no shard")
         except (ValueError, KeyError, TypeError):
             raise ValueError(
                 f"{self._out / JOURNAL_FILE} is damaged: remove {self._out} and build again"
@@ -225,6 +227,17 @@ class Journal:
     def _append(self, line: Any) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")
         _sync(self._file)
+
+
+def _is_shard_record(line: Any) -> bool:
+    """Whether a line of the journal has the fields of a `ShardRecord`, each of its type."""
+    fields = get_type_hints(ShardRecord)
+    return (
+        isinstance(line, dict)
+        and line.keys() == fields.keys()
+        and all(isinstance(line[name], get_origin(kind) or kind) for name, kind in fields.items())
+        and [type(size) for size in line["csv_bytes"]] == [int] * len(CSV_FILES)
+    )
 
 
 def remove_journal(out: Path) -> None:

@@ -11,16 +11,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from esi_fast.data.augment import sample_sentences
-from esi_fast.data.shard_set import ShardSet
 
-__all__ = ["Loader", "LoaderState", "ShardSet", "Tokenize"]
+if TYPE_CHECKING:
+    from esi_fast.data.shard_set import ShardSet
 
 Tokenize = Callable[[list[str]], Mapping[str, torch.Tensor]]
 
@@ -29,11 +29,16 @@ PREFETCH_BATCHES = 4
 
 
 class LoaderState(TypedDict):
-    """Where the next batch begins: ``samples`` are those consumed in ``epoch``, by all ranks."""
+    """Where the next batch begins: ``samples`` are those consumed in ``epoch``, by all ranks.
+
+    ``seed``, ``data`` (the shard set's digest) and ``sentence_sampling`` say of which batches.
+    """
 
     seed: int
     epoch: int
     samples: int
+    data: str
+    sentence_sampling: float
 
 
 class Loader:
@@ -118,22 +123,44 @@ class Loader:
 
     def state_dict(self) -> LoaderState:
         """Where the next batch begins; batches made ahead but not yet handed out do not count."""
-        return {"seed": self._seed, "epoch": self._epoch, "samples": self._samples}
+        return {
+            "seed": self._seed,
+            "epoch": self._epoch,
+            "samples": self._samples,
+            "data": self._shard_set.digest,
+            "sentence_sampling": self._sentence_sampling,
+        }
 
     def load_state_dict(self, state: LoaderState) -> None:
         """Continue where `state_dict` was taken, at this or another world size.
 
         Raises:
-            ValueError: the state is not of a loader over so many records.
+            ValueError: the state is of a loader over other data, or of another seed or sentence
+                sampling; what differs is named with both values.
         """
         if set(state) != set(LoaderState.__annotations__):
             raise ValueError(f"{state} is no loader state")
+        own = self.state_dict()
+        for what, before, now in (
+            ("seed", state["seed"], own["seed"]),
+            ("sentence_sampling", state["sentence_sampling"], own["sentence_sampling"]),
+            (
+                "data (the shards and their order, the split, or the caption overlay)",
+                state["data"],
+                own["data"],
+            ),
+        ):
+            if before != now:
+                raise ValueError(
+                    f"the loader state has other {what}: {before}, not {now}: resume with what it "
+                    "was saved with, or begin a new run"
+                )
         if not 0 <= state["samples"] <= len(self._shard_set):
             raise ValueError(
-                f"the state is at sample {state['samples']}, but there are {len(self._shard_set)} "
-                "records: these are not the shards that it was saved with"
+                f"the loader state is at sample {state['samples']} of {len(self._shard_set)}: it "
+                "is damaged"
             )
-        self._seed, self._epoch, self._samples = state["seed"], state["epoch"], state["samples"]
+        self._epoch, self._samples = state["epoch"], state["samples"]
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """All rows in the order of an epoch: a pure function of seed and epoch."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of, findings_of
+from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of_report, findings_of
 from esi_fast.data.shard_index import MISSING, SATURATED, UNIT_PER_MV
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogues import CatalogueEntry
@@ -107,7 +107,7 @@ class SampleMaker:
         fs = self.settings["fs"]
         signal = ecg.astype(np.float32) / np.float32(UNIT_PER_MV)
         signal[ecg == MISSING] = np.nan
-        measured = measure_signal(signal, fs) if self.settings["measure"] else {}
+        measured = measure_signal(signal, fs).measured() if self.settings["measure"] else {}
         measurements = {
             name: round(float(value), 3)
             for name, value in {**measured, **entry.measurements}.items()
@@ -122,7 +122,7 @@ class SampleMaker:
             "sex": entry.sex,
             "statements": list(entry.statements),
             "findings": list(findings),
-            "concept_key": concept_key_of(findings),
+            "concept_key": concept_key_of_report(entry.statements),
             "measurements": measurements,
             "quality": _quality(signal, ecg),
             "source_leads": list(source_leads),

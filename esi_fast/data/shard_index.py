@@ -299,14 +299,15 @@ def read_shard_folder(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise FileNotFoundError(f"no such folder: {directory}")
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{directory} has no {INDEX_FILE}: finish it with tools/shard --resume"
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    found = content.get("format"), content.get("version")
+    folder: dict[str, Any] = content if isinstance(content, dict) else {}
+    found = folder.get("format"), folder.get("version")
     if found != (FORMAT, FORMAT_VERSION):
         raise ValueError(f"{path} is {found}, expected {(FORMAT, FORMAT_VERSION)}: build it again")
-    return content
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -84,12 +85,14 @@ class ShardSet:
         self.fs = float(folders[0]["fs"])
         self.num_samples = int(folders[0]["num_samples"])
         self._paths: list[Path] = []
+        sources: list[Any] = [split]
         indices = []
         for directory, folder in zip(self._dirs, folders, strict=True):
             for shard in folder["shards"]:
                 if split in (shard["split"], "all"):
                     self._paths.append(directory / shard["name"])
                     indices.append(_open_index(directory, shard))
+                    sources.append((shard["name"], shard["sha256"]))
         if not indices:
             raise ValueError(f"no {split} records in {_names(self._dirs)}")
         widest = index_dtype(max(index.dtype["key"].itemsize for index in indices))
@@ -99,10 +102,22 @@ class ShardSet:
         self._keys: list[str] | None = None
         self._open_files: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
-        self._overlay = {} if captions is None else self._read_overlay(Path(captions))
+        self._overlay: dict[int, str] = {}
+        if captions is not None:
+            self._overlay, sha256 = self._read_overlay(Path(captions))
+            sources.append(sha256)
+        self._digest = hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of the shards in their order, the split and the caption overlay.
+
+        Equal digests mean equal rows, signals and captions, wherever the folders lie.
+        """
+        return self._digest
 
     @property
     def keys(self) -> list[str]:
@@ -194,13 +209,16 @@ class ShardSet:
             f"run tools/shard verify {path.parent}"
         )
 
-    def _read_overlay(self, path: Path) -> dict[int, str]:
+    def _read_overlay(self, path: Path) -> tuple[dict[int, str], str]:
+        """Captions by row, and the sha256 of the file that they are from."""
         row_of_key = {key: row for row, key in enumerate(self.keys)}
         if len(row_of_key) < len(self):
             raise ValueError(f"{path} cannot be used: keys occur twice in {_names(self._dirs)}")
         overlay: dict[int, str] = {}
-        with path.open(encoding="utf-8") as file:
+        sha = hashlib.sha256()
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                sha.update(line)
                 try:
                     entry = json.loads(line)
                     key, caption = entry["key"], entry["caption"]
@@ -216,7 +234,7 @@ class ShardSet:
                 overlay[row] = caption
         if not overlay:
             raise ValueError(f"{path} holds no caption for any record of {_names(self._dirs)}")
-        return overlay
+        return overlay, sha.hexdigest()
 
     def close(self) -> None:
         """Close the shards' files; they are opened again when needed."""

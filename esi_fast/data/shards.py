@@ -58,7 +58,8 @@ class ShardSummary:
         records: written records of each split.
         shards: number of tar files.
         rejected: number of records not written, by kind: one of the reader's (``missing``,
-            ``truncated``, ``checksum``...), or ``key``, ``duplicate``, ``empty``, ``description``.
+            ``truncated``, ``checksum``...), or ``row`` (of the catalogue's csv files), ``key``,
+            ``duplicate``, ``empty``, ``description``.
         quality: number of written records with each flag (``flat``, ``missing``, ``clipped``), and
             of those whose reader had something to say (``read through wfdb``).
         bytes: size of all tars.
@@ -108,7 +109,8 @@ def write_shards(
     """Write every readable record of a catalogue into WebDataset shards with an index.
 
     Same records and settings give the same bytes, whatever ``workers`` and whether or not the build
-    was killed and resumed. A record that cannot be read or described is listed in rejected.csv.
+    was killed and resumed. A record that cannot be read or described, and a damaged row of the
+    catalogue's csv files, is listed in rejected.csv.
 
     Args:
         catalogue: the records, from `esi_fast.signal.catalogues.open_catalogue`.
@@ -169,7 +171,7 @@ def write_shards(
             journal.commit(*_write_shard(journal, maker, name, split, planned, entries, progress))
         if num_planned == 0:
             raise ValueError(f"no records in {catalogue.root}")
-        folder = _folder(journal.shards, settings, maker.num_samples)
+        folder = _folder(journal.shards, settings, maker.num_samples, catalogue.patients_known)
         if not folder["shards"]:
             journal.give_up()
             raise ValueError(
@@ -232,11 +234,14 @@ def _plan(
     for entry in catalogue:
         problem = None
         key_hash = int.from_bytes(hashlib.blake2b(entry.key.encode(), digest_size=8).digest())
-        if not _KEY.fullmatch(entry.key) or len(entry.key) > MAX_KEY_LENGTH:
+        if entry.error:
+            problem = Rejection("row", entry.error)
+        elif not _KEY.fullmatch(entry.key) or len(entry.key) > MAX_KEY_LENGTH:
             problem = Rejection("key", f"the key is not 1 to {MAX_KEY_LENGTH} of A-Z a-z 0-9 _ -")
         elif key_hash in seen:
             problem = Rejection("duplicate", "the key occurs twice in the catalogue")
-        seen.add(key_hash)
+        if not entry.error:  # else a sound row may still bring the record
+            seen.add(key_hash)
         split = split_of(entry.subject_id, settings["val_fraction"], settings["test_fraction"])
         pending[split].append(Planned(entry, problem))
         if len(pending[split]) == settings["samples_per_shard"]:
@@ -251,7 +256,7 @@ def _digest(planned: list[Planned]) -> str:
     sha = hashlib.sha256()
     for one in planned:
         entry = one.entry
-        fields = (entry.key, entry.subject_id, entry.study_id, entry.age, entry.sex)
+        fields = (entry.key, entry.subject_id, entry.study_id, entry.age, entry.sex, entry.error)
         sha.update(repr((fields, entry.statements, sorted(entry.measurements.items()))).encode())
     return sha.hexdigest()
 
@@ -306,9 +311,12 @@ def _write_shard(
 
 
 def _folder(
-    shards: list[ShardRecord], settings: dict[str, Any], num_samples: int
+    shards: list[ShardRecord], settings: dict[str, Any], num_samples: int, patients_known: bool
 ) -> dict[str, Any]:
-    """What index.json says, less the csv files' checksums; a shard without records has no tar."""
+    """What index.json says, less the csv files' checksums; a shard without records has no tar.
+
+    ``patients_known`` false: each record counts as its own patient, so the split is by record.
+    """
     listed = [shard for shard in shards if shard["records"]]
     listed.sort(key=lambda shard: (SPLITS.index(shard["split"]), shard["name"]))
     counts = {
@@ -327,6 +335,7 @@ def _folder(
         "num_samples": num_samples,
         "unit": "uV",
         "missing": MISSING,
+        "patients_known": patients_known,
         "counts": counts | {"rejected": sum(shard["rejected"] for shard in shards)},
         "quality": dict(sorted(quality.items())),
         "shards": [

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from esi_fast.data.loader import ShardSet
 from esi_fast.data.shard_index import read_shard_folder
+from esi_fast.data.shard_set import ShardSet
 from esi_fast.evaluation.datasets import fit_signals
 from esi_fast.evaluation.document import Document, Section, Table, picture, write_document
 from esi_fast.evaluation.report import (

@@ -167,8 +167,8 @@ class _Labelled:
 
 
 def _open_shards(root: Path, fs: float, num_samples: int) -> EvaluationDataset:
-    from esi_fast.data.loader import ShardSet
     from esi_fast.data.shard_index import read_shard_folder
+    from esi_fast.data.shard_set import ShardSet
 
     counts = read_shard_folder(root)["counts"]
     records: dict[str, list[_Labelled]] = {}
@@ -207,6 +207,8 @@ def _open_ptbxl(
     records: dict[str, list[_Labelled]] = {}
     paths: dict[str, list[Path]] = {}
     for entry in open_catalogue(root, source="ptb-xl"):
+        if entry.error:
+            raise ValueError(entry.error)
         split = split_of_fold.get(-1 if entry.fold is None else entry.fold)
         if split is not None:
             names = frozenset(name_labels(entry.statements))

@@ -6,8 +6,6 @@ so that walking MIMIC-IV-ECG's 800,000 rows takes seconds and little memory.
 
 from __future__ import annotations
 
-import ast
-import csv
 import os
 import re
 import sys
@@ -16,10 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from esi_fast.signal.csv_table import CsvTable, id_problem, keys_of, number_of, whole_of
 from esi_fast.signal.measure import intervals_from_machine
 from esi_fast.signal.resample import _core
 
 Source = Literal["auto", "mimic-iv-ecg", "ptb-xl", "wfdb"]
+Sex = Literal["male", "female"]
+_Person = tuple[Sex | None, int | None]  # sex, year of birth
+_Report = tuple[tuple[str, ...], dict[str, float], str]  # statements, measurements, error
 
 _MACHINE_COLUMNS = (
     "rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end", "p_axis", "qrs_axis",
@@ -45,6 +47,7 @@ class CatalogueEntry:
         measurements: what :func:`~esi_fast.signal.measure.intervals_from_machine` makes of the
             machine's columns; absent = not measured.
         fold: PTB-XL's recommended fold, 1..10.
+        error: which row of which csv file is damaged, and how: nothing to read; "" if sound.
     """
 
     key: str
@@ -53,16 +56,27 @@ class CatalogueEntry:
     study_id: str
     ecg_time: str | None = None
     age: float | None = None
-    sex: Literal["male", "female"] | None = None
+    sex: Sex | None = None
     statements: tuple[str, ...] = ()
     measurements: dict[str, float] = field(default_factory=dict)
     fold: int | None = None
+    error: str = ""
 
 
 class Catalogue:
-    """The recordings of a folder, in a fixed order; iterating again reads the files again."""
+    """The recordings of a folder, in a fixed order; iterating again reads the files again.
+
+    A damaged row of any csv file becomes an entry with ``error``; ``len`` counts those of the file
+    that lists the recordings.
+
+    Attributes:
+        source: which layout the folder has.
+        patients_known: whether ``subject_id`` tells patients apart; if not, each record counts as
+            its own patient.
+    """
 
     source: Literal["mimic-iv-ecg", "ptb-xl", "wfdb"]
+    patients_known: bool = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,11 +88,7 @@ class Catalogue:
         return self._length
 
     def __iter__(self) -> Iterator[CatalogueEntry]:
-        """The entries in order.
-
-        Raises:
-            ValueError: a row of a csv file cannot be understood.
-        """
+        """The entries in order."""
         return self._entries()
 
     def _count(self) -> int:
@@ -125,82 +135,56 @@ def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Cat
     raise ValueError(f"source {source!r} is not one of auto, mimic-iv-ecg, ptb-xl, wfdb")
 
 
-class _Table:
-    """A csv file read row by row, by column name."""
-
-    def __init__(self, path: Path, columns: Sequence[str], fix: str) -> None:
-        self.path = path
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file; {fix}")
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            self.header = next(csv.reader(file), [])
-        missing = [name for name in columns if name not in self.header]
-        if missing:
-            raise ValueError(f"{path}: lacks the column(s) {', '.join(missing)}; {fix}")
-        self.column = {name: index for index, name in enumerate(self.header)}
-
-    def rows(self) -> Iterator[list[str]]:
-        with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            reader = csv.reader(file)
-            try:
-                next(reader, None)
-                for row in reader:
-                    if not row:
-                        continue
-                    if len(row) < len(self.header):
-                        raise self.error(
-                            reader.line_num, f"{len(row)} fields, not {len(self.header)}"
-                        )
-                    yield row
-            except csv.Error as error:
-                raise self.error(reader.line_num, str(error)) from None
-
-    def count(self) -> int:
-        return sum(1 for _ in self.rows())
-
-    def error(self, line: int, what: str) -> ValueError:
-        return ValueError(f"{self.path}, line {line}: {what}; is the file complete?")
-
-
 class _MimicIvEcg(Catalogue):
     source = "mimic-iv-ecg"
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         fix = "the root of MIMIC-IV-ECG holds it"
-        self._records = _Table(
+        self._records = CsvTable(
             root / "record_list.csv", ("subject_id", "study_id", "ecg_time", "path"), fix
         )
-        self._machine = _Table(
+        self._machine = CsvTable(
             root / "machine_measurements.csv", ("study_id", "report_0", *_MACHINE_COLUMNS), fix
         )
         self._patients = None
         if (root / "patients.csv").exists():
             columns = ("subject_id", "gender", "anchor_age", "anchor_year")
             fix = "it is hosp/patients.csv of MIMIC-IV; remove it to go without age and sex"
-            self._patients = _Table(root / "patients.csv", columns, fix)
-        if next(self._records.rows(), None) is None:
+            self._patients = CsvTable(root / "patients.csv", columns, fix)
+        if self._records.is_empty():
             raise ValueError(f"{self._records.path}: lists no records")
 
     def _count(self) -> int:
         return self._records.count()
 
     def _entries(self) -> Iterator[CatalogueEntry]:
-        people = self._people()
+        people, damaged = self._people()
+        yield from damaged
         machine = _MachineReports(self._machine)
         column = self._records.column
         subject, study, when, path = (
             column[name] for name in ("subject_id", "study_id", "ecg_time", "path")
         )
-        for row in self._records.rows():
+        for row, line, problem in self._records.rows():
+            problem = (
+                problem
+                or id_problem("study_id", row[study])
+                or id_problem("subject_id", row[subject])
+                or ("" if row[path] else "path is empty")
+            )
+            if problem:
+                yield _damaged(self._records, line, problem)
+                continue
             sex, birth_year = people.get(row[subject], (None, None))
             year = re.match(r"\s*(\d{4})", row[when])
             age = None
             if year and birth_year is not None and int(year[1]) >= birth_year:
                 age = float(int(year[1]) - birth_year)
-            statements, measurements = machine.of_study(row[study])
+            statements, measurements, error = machine.of_study(row[study])
+            yield from machine.take_damaged()
             yield CatalogueEntry(
-                key=_key(row[study]),
+                key=row[study],
                 path=self.root / row[path].removesuffix(".hea"),
                 subject_id=row[subject],
                 study_id=row[study],
@@ -209,22 +193,28 @@ class _MimicIvEcg(Catalogue):
                 sex=sex,
                 statements=statements,
                 measurements=measurements,
+                error=error,
             )
 
-    def _people(self) -> dict[str, tuple[Literal["male", "female"] | None, int | None]]:
-        """Sex and year of birth (anchor_year - anchor_age, in shifted time) by subject_id."""
+    def _people(self) -> tuple[dict[str, _Person], list[CatalogueEntry]]:
+        """Sex and birth year (anchor_year - anchor_age, shifted) by subject_id; damaged rows."""
+        people: dict[str, _Person] = {}
+        damaged: list[CatalogueEntry] = []
         if self._patients is None:
-            return {}
+            return people, damaged
         column = self._patients.column
-        people = {}
-        for row in self._patients.rows():
+        for row, line, problem in self._patients.rows():
+            problem = problem or id_problem("subject_id", row[column["subject_id"]])
+            if problem:
+                damaged.append(_damaged(self._patients, line, problem))
+                continue
             age, year = row[column["anchor_age"]], row[column["anchor_year"]]
             try:
                 birth_year = int(float(year)) - int(float(age))
-            except ValueError:
+            except (ValueError, OverflowError):
                 birth_year = None
             people[row[column["subject_id"]]] = _sex(row[column["gender"]]), birth_year
-        return people
+        return people, damaged
 
 
 class _MachineReports:
@@ -234,32 +224,45 @@ class _MachineReports:
     nearly always the next row; rows that come early are kept until they are asked for.
     """
 
-    def __init__(self, table: _Table) -> None:
+    def __init__(self, table: CsvTable) -> None:
         column = table.column
         self._study = column["study_id"]
         reports = [name for name in column if re.fullmatch(r"report_\d+", name)]
         reports.sort(key=lambda name: int(name.removeprefix("report_")))
         self._reports = [column[name] for name in reports]
         self._machine = [(name, column[name]) for name in _MACHINE_COLUMNS]
-        self._rows = table.rows()
-        self._early: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {}
+        self._table, self._rows = table, table.rows()
+        self._early: dict[str, _Report] = {}
+        self._damaged: list[CatalogueEntry] = []
 
-    def of_study(self, study_id: str) -> tuple[tuple[str, ...], dict[str, float]]:
-        """What the machine said of a study; nothing if it has no row."""
+    def of_study(self, study_id: str) -> _Report:
+        """What the machine said of a study, or how its row is damaged; nothing if it has no row."""
         if study_id in self._early:
             return self._early.pop(study_id)
-        for row in self._rows:
-            parsed = self._parse(row)
-            if row[self._study] == study_id:
-                return parsed
-            self._early.setdefault(row[self._study], parsed)
-        return (), {}
+        for row, line, problem in self._rows:
+            # The last field of a row that was cut short may itself be cut.
+            found = row[self._study] if not problem or len(row) > self._study + 1 else ""
+            if wrong := id_problem("study_id", found):
+                self._damaged.append(_damaged(self._table, line, problem or wrong))
+                continue
+            report = self._parse(row, self._table.reason(line, problem) if problem else "")
+            if found == study_id:
+                return report
+            self._early.setdefault(found, report)
+        return (), {}, ""
 
-    def _parse(self, row: list[str]) -> tuple[tuple[str, ...], dict[str, float]]:
+    def take_damaged(self) -> list[CatalogueEntry]:
+        """The rows met since the last call that cannot be told to belong to any study."""
+        damaged, self._damaged = self._damaged, []
+        return damaged
+
+    def _parse(self, row: list[str], error: str) -> _Report:
+        if error:
+            return (), {}, error
         # A few thousand distinct sentences serve 800,000 records: interned, they weigh nothing.
         lines = (row[index].strip() for index in self._reports)
         statements = tuple(sys.intern(line) for line in lines if line)
-        return statements, intervals_from_machine({name: row[i] for name, i in self._machine})
+        return statements, intervals_from_machine({name: row[i] for name, i in self._machine}), ""
 
 
 class _PtbXl(Catalogue):
@@ -276,43 +279,49 @@ class _PtbXl(Catalogue):
         else:
             raise FileNotFoundError(f"{root}: no folder records500 or records100; {fix}")
         columns += ["strat_fold", self._path_column]
-        self._table = _Table(root / "ptbxl_database.csv", columns, fix)
-        if next(self._table.rows(), None) is None:
+        self._table = CsvTable(root / "ptbxl_database.csv", columns, fix)
+        if self._table.is_empty():
             raise ValueError(f"{self._table.path}: lists no records")
 
     def _count(self) -> int:
         return self._table.count()
 
     def _entries(self) -> Iterator[CatalogueEntry]:
-        for row in self._table.rows():
+        for row, line, problem in self._table.rows():
+            if problem:
+                yield _damaged(self._table, line, problem)
+                continue
             value = {name: row[index] for name, index in self._table.column.items()}
+            key = ""
             try:
-                yield self._entry(value)
-            except (ValueError, SyntaxError, AttributeError) as error:
-                raise ValueError(
-                    f"{self._table.path}: ecg_id {value['ecg_id']}: {error}; is the file complete?"
-                ) from None
+                key = f"{whole_of(value, 'ecg_id'):05d}"
+                entry = self._entry(key, value)
+            except ValueError as error:
+                entry = _damaged(self._table, line, str(error), key, value["patient_id"])
+            yield entry
 
-    def _entry(self, value: dict[str, str]) -> CatalogueEntry:
-        key = f"{int(value['ecg_id']):05d}"
-        age = float(value["age"]) if value["age"] else None
+    def _entry(self, key: str, value: dict[str, str]) -> CatalogueEntry:
+        age = number_of(value, "age") if value["age"] else None
         if age == 300.0:  # PTB-XL's mark for "older than 89"
             age = 90.0
+        if not value[self._path_column]:
+            raise ValueError(f"{self._path_column} is empty")
         return CatalogueEntry(
             key=key,
             path=self.root / value[self._path_column],
-            subject_id=str(int(float(value["patient_id"]))),
+            subject_id=str(whole_of(value, "patient_id")),
             study_id=key,
             ecg_time=value["recording_date"] or None,
             age=age,
             sex=_sex({"0": "male", "1": "female"}.get(value["sex"].removesuffix(".0"), "")),
-            statements=tuple(ast.literal_eval(value["scp_codes"]).keys()),
-            fold=int(float(value["strat_fold"])) if value["strat_fold"] else None,
+            statements=keys_of(value, "scp_codes"),
+            fold=whole_of(value, "strat_fold") if value["strat_fold"] else None,
         )
 
 
 class _WfdbFolder(Catalogue):
     source = "wfdb"
+    patients_known = False
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -352,6 +361,19 @@ class _WfdbFolder(Catalogue):
             )
 
 
+def _damaged(
+    table: CsvTable, line: int, problem: str, key: str = "", subject: str = ""
+) -> CatalogueEntry:
+    """The entry of a damaged row, with the ids that can be read; without, the line names it."""
+    return CatalogueEntry(
+        key=key or f"{table.path.stem}-line-{line}",
+        path=table.path,
+        subject_id=subject,
+        study_id=key,
+        error=table.reason(line, problem),
+    )
+
+
 def _key(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
@@ -367,11 +389,11 @@ def _notes(comments: Sequence[str]) -> dict[str, str]:
 
 
 def _age(text: str) -> float | None:
-    number = re.match(r"\d+(\.\d+)?", text)
+    number = re.match(r"\d{1,3}(\.\d+)?(?!\d)", text)
     return float(number[0]) if number else None
 
 
-def _sex(text: str) -> Literal["male", "female"] | None:
+def _sex(text: str) -> Sex | None:
     folded = text.strip().casefold()
     if folded in ("m", "male"):
         return "male"

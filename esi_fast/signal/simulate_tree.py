@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def write_tree(
     ``files/pNNNN/pSUBJECT/sSTUDY/STUDY.{hea,dat}`` (format 16, 200 ADC units a millivolt),
     ``record_list.csv``, ``machine_measurements.csv`` (29999 where nothing can be measured, a blank
     report column before the summary line), ``patients.csv``. The tree appears under its name only
-    when it is whole.
+    when it is whole; what ends the run early leaves nothing.
 
     Args:
         out: the folder to make; it must not exist.
@@ -61,48 +61,70 @@ def write_tree(
         FileExistsError: ``out`` exists.
         ValueError: a number is out of its range.
     """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be 0 or more")
     if out.exists():
         raise FileExistsError(f"{out} exists: choose another --out or remove it")
     partial = out.with_name(f".{out.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    patients: dict[int, tuple[str, int, int]] = {}
+    try:
+        partial.mkdir(parents=True)
+        records = simulate(num_records, seed=seed, fs=fs, duration=duration)
+        patients = _write_studies(partial, records, progress)
+        _write_patients(partial, patients)
+        partial.rename(out)
+    except BaseException:  # Ctrl-C too: nobody looks for a hidden folder
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return len(patients)
+
+
+def _write_studies(
+    root: Path, studies: Iterable[SimulatedRecord], progress: Callable[[], object]
+) -> dict[int, tuple[str, int]]:
+    """Write the recordings, record_list.csv, machine_measurements.csv.
+
+    Returns:
+        Sex and age at the first study of each patient, by subject_id.
+    """
+    patients: dict[int, tuple[str, int]] = {}
     with (
-        (partial / "record_list.csv").open("w", newline="") as record_file,
-        (partial / "machine_measurements.csv").open("w", newline="") as machine_file,
+        (root / "record_list.csv").open("w", newline="") as record_file,
+        (root / "machine_measurements.csv").open("w", newline="") as machine_file,
     ):
         records, machine = csv.writer(record_file), csv.writer(machine_file)
         records.writerow(["subject_id", "study_id", "file_name", "ecg_time", "path"])
         reports = [f"report_{i}" for i in range(_NUM_REPORTS)]
         columns = ["subject_id", "study_id", "cart_id", "ecg_time", *reports]
         machine.writerow([*columns, "bandwidth", "filtering", *_MACHINE_COLUMNS])
-        for record in simulate(num_records, seed=seed, fs=fs, duration=duration):
+        for record in studies:
             subject = _FIRST_SUBJECT + 7 * record.subject_id
             study = _FIRST_STUDY + record.study_id
             # A study a year after the one before, so that the age follows from anchor_year.
-            sex, anchor_age, visits = patients.get(subject, (record.sex, record.age, 0))
-            patients[subject] = (sex, anchor_age, visits + 1)
+            _, anchor_age = patients.setdefault(subject, (record.sex, record.age))
             year = 2150 + record.subject_id % 40 + record.age - anchor_age
             when = datetime(year, 1, 1) + timedelta(minutes=(record.study_id * 7919) % 525_000)
             folder = Path("files", f"p{subject // 10_000}", f"p{subject}", f"s{study}")
-            (partial / folder).mkdir(parents=True)
-            _write_record(partial / folder / str(study), record, subject, when)
+            (root / folder).mkdir(parents=True)
+            _write_record(root / folder / str(study), record, subject, when)
             records.writerow([subject, study, study, when, folder / str(study)])
             ids = [subject, study, _FIRST_CART + record.study_id, when]
             filters = ["0.005-150 Hz", "60 Hz notch Baseline filter"]
             machine.writerow([*ids, *_report_columns(record), *filters, *_machine_columns(record)])
             progress()
-    with (partial / "patients.csv").open("w", newline="") as patient_file:
-        rows = csv.writer(patient_file)
+    return patients
+
+
+def _write_patients(root: Path, patients: dict[int, tuple[str, int]]) -> None:
+    with (root / "patients.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
         rows.writerow(
             ["subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"]
         )
-        for subject, (sex, anchor_age, _) in patients.items():
+        for subject, (sex, anchor_age) in patients.items():
             year = 2150 + (subject - _FIRST_SUBJECT) // 7 % 40
             rows.writerow([subject, sex[0].upper(), anchor_age, year, "2017 - 2019", ""])
-    partial.rename(out)
-    return len(patients)
 
 
 def _write_record(base: Path, record: SimulatedRecord, subject: int, when: datetime) -> None:
