@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -59,4 +60,19 @@ def test_every_folder_and_module_has_its_place_in_the_readme() -> None:
 def test_the_demo_names_only_tools_that_exist() -> None:
     script = (ROOT / "tools" / "demo").read_text()
     for name in set(re.findall(r"tools/[\w.]+", script)):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_scores_in_the_readme_are_those_of_the_committed_run() -> None:
+    with (ROOT / "benchmarks" / "demo.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["finding"] == "macro"]
+    assert {row["task"] for row in rows} == {"zeroshot", "probe"}
+    for row in rows:
+        for who in ("trained", "untrained"):
+            values = [float(row[f"{who}_{part}"]) for part in ("auroc", "low", "high")]
+            assert "{:.3f} [{:.3f}, {:.3f}]".format(*values) in README
+
+
+def test_every_path_that_the_readme_names_exists() -> None:
+    for name in re.findall(r"`((?:esi_fast|csrc|tests|benchmarks|tools)/[\w./]*)`", README):
         assert (ROOT / name).exists(), name
