@@ -11,21 +11,16 @@ from typing import NoReturn
 # Which extra brings a module, for the error that names the fix.
 _EXTRA_OF_MODULE = {
     "wfdb": "data",
-    "webdataset": "data",
-    "numba": "data",
     "tqdm": "data",
     "transformers": "model",
+    "tokenizers": "model",
     "safetensors": "model",
     "huggingface_hub": "model",
     "deepspeed": "train",
     "tyro": "train",
     "pydantic": "train",
-    "hnswlib": "cqa",
-    "httpx": "cqa",
-    "pypdf": "cqa",
     "matplotlib": "plot",
     "sklearn": "eval",
-    "scipy": "eval",
     "jinja2": "eval",
 }
 
