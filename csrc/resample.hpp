@@ -104,14 +104,13 @@ inline void mask_outputs(float* output, std::int64_t num_outputs, int lane, cons
                          Ratio ratio) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   const auto num_samples = static_cast<std::int64_t>(missing.size());
-  if (ratio.up >= ratio.down) {
-    for (std::int64_t j = 0; j < num_outputs; ++j) {
-      const std::int64_t nearest = (2 * j * ratio.down + ratio.up) / (2 * ratio.up);
-      const std::int64_t i = std::min(nearest, num_samples - 1);
-      if (missing[static_cast<std::size_t>(i)]) output[j * WIDTH + lane] = kNan;
-    }
-    return;
+  // The last output may lie beyond the last input: that one stands for it.
+  for (std::int64_t j = 0; j < num_outputs; ++j) {
+    const std::int64_t nearest = (2 * j * ratio.down + ratio.up) / (2 * ratio.up);
+    const std::int64_t i = std::min(nearest, num_samples - 1);
+    if (missing[static_cast<std::size_t>(i)]) output[j * WIDTH + lane] = kNan;
   }
+  if (ratio.up >= ratio.down) return;
   const std::int64_t last = output_length(num_samples, ratio) - 1;
   for (std::int64_t i = 0; i < num_samples; ++i) {
     if (!missing[static_cast<std::size_t>(i)]) continue;

@@ -6,9 +6,16 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test asks the hub; what tries must fail at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+# New inputs on a developer's machine, the same ones in CI: what it finds must not land by chance.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 

@@ -219,3 +219,12 @@ def test_what_makes_no_sense_is_named(
     with pytest.raises(ValueError, match=message) as raised:
         resample(x, fs_in, fs_out, quality)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
+
+
+def test_an_output_beyond_the_last_input_is_missing_when_that_is() -> None:
+    x = np.array([1.0, 1.0, np.nan])
+    y = resample(x, 360, 250.5)
+    assert len(y) == 3
+    assert np.isnan(y[2])
+    assert y[0] == pytest.approx(1.0, rel=1e-5)
+    assert np.isnan(resample(np.full(3, np.nan), 360, 250.5)).all()
