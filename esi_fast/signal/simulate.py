@@ -118,15 +118,7 @@ def _synthesise(
 ) -> Iterator[SimulatedRecord]:
     num_samples = round(fs * duration)
     grid = np.arange(round(TEMPLATE_START_S * fs), round(TEMPLATE_END_S * fs))
-    beat_VW = _templates([plan.waves for plan in plans], grid, fs)
-    has_pvc = [i for i, plan in enumerate(plans) if plan.pvc_waves is not None]
-    pvc_VW = dict(
-        zip(
-            has_pvc,
-            _templates([w for p in plans if (w := p.pvc_waves) is not None], grid, fs),
-            strict=True,
-        )
-    )
+    grid_s = (grid / fs).astype(np.float32)
     # One bank of noise a chunk; every record takes a stretch of it from a random place.
     bank = rng.standard_normal(8 * num_samples + NOISE_BANK_EXTRA, dtype=np.float32)
     time = np.arange(num_samples, dtype=np.float32) / np.float32(fs)
@@ -140,8 +132,10 @@ def _synthesise(
         r_times, is_pvc = plan.beat_times(rng, duration)
         r_samples = np.round(r_times * fs).astype(np.int64)
         sources[:4] = 0
+        beat = _template(plan.waves, grid_s)
+        ectopic = beat if plan.pvc_waves is None else _template(plan.pvc_waves, grid_s)
         for sample, wide in zip(r_samples, is_pvc, strict=True):
-            template = pvc_VW[i] if wide else beat_VW[i]
+            template = ectopic if wide else beat
             start = sample + grid[0]
             low, high = max(0, start), min(num_samples, start + len(grid))
             if low < high:
@@ -172,15 +166,14 @@ def _synthesise(
         )
 
 
-def _templates(waves: list[FloatArray], grid: NDArray[np.int64], fs: float) -> list[FloatArray]:
-    """(3, W) of one beat for each record, from its waves (see ``simulate_waves``)."""
-    if not waves:
-        return []
-    stacked = np.stack(waves)
-    time = (grid / fs).astype(np.float32) - stacked[:, :, 0:1]
-    z = time / np.where(time < 0, stacked[:, :, 1:2], stacked[:, :, 2:3])
-    gaussians = np.exp(np.float32(-0.5) * z * z)
-    return list(stacked[:, :, 3:].transpose(0, 2, 1) @ gaussians)
+def _template(waves: FloatArray, grid_s: FloatArray) -> FloatArray:
+    """(3, W): one beat, from its waves (see ``simulate_waves``)."""
+    z = grid_s - waves[:, 0:1]
+    z /= np.where(z < 0, waves[:, 1:2], waves[:, 2:3])
+    z *= z
+    z *= np.float32(-0.5)
+    beat: FloatArray = waves[:, 3:].T @ np.exp(z, out=z)
+    return beat
 
 
 def _twelve_leads(eight: FloatArray) -> NDArray[np.int16]:
