@@ -60,7 +60,7 @@ def resolve(run: Path, which: str) -> str:
     if which == LATEST:
         pointer = folder / LATEST
         if not pointer.is_file():
-            raise FileNotFoundError(f"{run} has no finished checkpoint to resume from")
+            raise FileNotFoundError(f"{run} has no finished checkpoint: remove it and start anew")
         which = pointer.read_text().strip()
     if which not in tags:
         raise FileNotFoundError(
