@@ -45,6 +45,8 @@ def run(main: Callable[[list[str]], int]) -> NoReturn:
         # The reader went away (| head). Point stdout elsewhere so that its flush at exit is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
+    except MemoryError as error:
+        status = _report(f"out of memory: {error}", 1)
     except (ValueError, OSError) as error:
         status = _report(str(error), 1)
     except KeyboardInterrupt:

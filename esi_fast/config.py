@@ -209,8 +209,8 @@ def _read_recipe(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise UsageError(f"recipe {name} does not exist; tools/recipes has {known}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {path} is not TOML: {error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"recipe {path} is not a TOML file: {error}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_every_recipe_reads_and_its_toml_reads_back_equal(path: Path, tmp_path: 
         ("[optim]\nlr = nan", "optim.lr = nan"),
         ("[data]\nsentence_sampling = 2.0", "data.sentence_sampling = 2.0: 0 to 1"),
         ("optim = 3", "optim = 3: must be a table"),
-        ("[optim", "is not TOML"),
+        ("[optim", "is not a TOML file"),
     ],
 )
 def test_a_wrong_recipe_is_one_line_that_names_it(text: str, message: str, tmp_path: Path) -> None:

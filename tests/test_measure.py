@@ -80,3 +80,11 @@ def test_quality_names_what_is_wrong() -> None:
 def test_quality_refuses_another_shape() -> None:
     with pytest.raises(ValueError, match=r"must be \(12, T\)"):
         assess(np.zeros((11, 100), np.float32))
+
+
+def test_a_quiet_stretch_under_a_tall_r_is_not_clipped() -> None:
+    signal = np.zeros((12, 1000), np.float32)
+    signal += np.sin(np.arange(1000) / 7)[None].astype(np.float32) * 0.05
+    signal[:, ::200] = 1.2
+    signal[:, -30:] = -0.1
+    assert "clipped" not in assess(signal)

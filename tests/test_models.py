@@ -233,3 +233,22 @@ def test_a_local_bert_by_path(tmp_path: Path, model: ESI) -> None:
 def test_a_text_model_that_cannot_be_had_says_how() -> None:
     with pytest.raises(ValueError, match="hf download nobody/no-such-bert"):
         load_text_model("nobody/no-such-bert")
+
+
+def test_wrong_inputs_are_named(model: ESI) -> None:
+    with pytest.raises(ValueError, match="list of at least one string, not 'atrial'"):
+        model.encode_text("atrial")
+    with pytest.raises(ValueError, match="list of at least one string"):
+        model.encode_text([])
+    for shape in ((12, 256), (1, 6, 256), (0, 12, 256), (1, 12, 31)):
+        with pytest.raises(ValueError, match="ECGs must be a tensor"):
+            model.encode_ecg(torch.zeros(shape))
+
+
+def test_damaged_weights_are_one_line(model: ESI, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    assert weights.stat().st_mode == (tmp_path / "config.json").stat().st_mode
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit"):
+        ESI.from_pretrained(tmp_path)

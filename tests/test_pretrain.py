@@ -190,6 +190,18 @@ def test_the_export_loads_without_deepspeed(finished: Path, root: Path) -> None:
     assert again.returncode == 2
     assert "exists" in again.stderr
 
+    cut = finished.parent / "cut"
+    shutil.copytree(finished, cut)
+    for path in (cut / "checkpoints" / "step-00000008").glob("*optim_states*"):
+        path.write_bytes(path.read_bytes()[:1000])
+    tool[2:] = [str(cut), "--out", str(finished.parent / "never")]
+    damaged = subprocess.run(tool, capture_output=True, text=True, env=environment())
+    assert damaged.returncode == 1
+    assert "checkpoint step-00000008" in damaged.stderr
+    assert "is damaged" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+    assert not (finished.parent / "never").exists()
+
 
 @pytest.mark.dist
 def test_plain_python_needs_no_launcher(shards: Path, recipe: Path, root: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from esi_fast.leads import STANDARD_LEADS
+from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.measure import intervals_from_machine, r_peaks
 from esi_fast.signal.simulate import SimulatedRecord, simulate
 from esi_fast.signal.simulate_plan import FINDINGS
@@ -213,3 +214,17 @@ def test_the_tree_has_the_layout_of_mimic_iv_ecg(tmp_path: Path) -> None:
 def test_bad_arguments_name_the_value(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"num_records is 0|fs is (50|nan)"):
         next(simulate(**arguments))  # type: ignore[arg-type]
+
+
+def test_a_stray_quote_damages_its_own_line_and_no_other(tmp_path: Path) -> None:
+    out = tmp_path / "tree"
+    write_tree(out, 8, seed=5, duration=5)
+    rows = (out / "record_list.csv").read_text().splitlines(keepends=True)
+    rows[3] = rows[3].replace(",files/", ',"files/')
+    (out / "record_list.csv").write_text("".join(rows))
+    entries = list(open_catalogue(out))
+    assert len(entries) == 8
+    assert [bool(entry.error) for entry in entries] == [row == 2 for row in range(8)]
+    (out / "record_list.csv").unlink()
+    with pytest.raises(ValueError, match=r"lacks record_list\.csv"):
+        open_catalogue(out)

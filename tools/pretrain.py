@@ -91,14 +91,17 @@ def main(argv: list[str]) -> int:
     )
     step = 0
     if invocation.resume is not None:
-        _, client_state = engine.load_checkpoint(str(out / checkpoint.FOLDER), tag=tag)
+        client_state = checkpoint.load(engine, out, tag)
         step = client_state["step"]
         loader.load_state_dict(client_state["loader"])
         distributed.wait_for_all()
         if is_first:
             checkpoint.discard_after(out, tag)
-    elif is_first:
-        (out / RECIPE).write_text(to_toml(invocation))
+    if is_first:
+        # On resume too: it may go on for longer than it was first told.
+        partial = out / f".{RECIPE}"
+        partial.write_text(to_toml(invocation))
+        partial.rename(out / RECIPE)
         environment.write(out / "env.json", world_size)
 
     log = runlog.RunLog(out, total_steps, first_step=step, active=is_first)
@@ -166,6 +169,8 @@ def check_folders(invocation: Invocation) -> None:
                 f"--data.shards {folder} is not a finished shard folder (no index.json)"
             )
     out = invocation.out
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file: name a folder")
     if invocation.resume is None:
         # What a start that failed has left, the architecture alone, is no run.
         if out.exists() and {path.name for path in out.iterdir()} - {ARCHITECTURE}:

@@ -267,7 +267,9 @@ def _intervals(
         word = "short_qtc" if qtc <= _SHORT_QTC else "long_qtc" if qtc >= limit else "normal_qtc"
         # A QTc between the two limits of men and women is not called anything.
         unclear = sex is None and _LONG_QTC["male"] <= qtc < limit
-        word = "" if unclear or "qtc_word" in forbidden else word
+        # The limits are meant for narrow QRS complexes.
+        is_wide = value.get("qrs", 0.0) >= 120
+        word = "" if unclear or is_wide or "qtc_word" in forbidden else word
         parts.append(_said(word, forbidden, f"QTc {qtc:.0f} ms"))
     if "qrs_axis" in value:
         axis = (value["qrs_axis"] + 180.0) % 360.0 - 180.0

@@ -108,6 +108,8 @@ class CaptionDictionary:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     descriptions.append(_parse(line, f"{path}, line {number}"))
+        if not descriptions:
+            raise ValueError(f"{path} holds no description; write it anew with tools/caption")
         return cls(descriptions)
 
     def save(self, path: str | Path) -> None:

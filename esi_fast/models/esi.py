@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -221,13 +222,19 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     @torch.inference_mode()
     def encode_ecg(self, ecg_BLT: Tensor, normalize: bool = True) -> Tensor:
         """Embeddings ``(B, D)`` float32 of ECGs ``(B, 12, T)`` in mV (NaN where missing)."""
-        tokens_BTC = self.ecg_tokens(ecg_BLT.to(self.device))
+        tokens_BTC = self.ecg_tokens(_checked(ecg_BLT).to(self.device))
         ecg_BD = self.ecg_projection(self.ecg.forward_head(tokens_BTC, pre_logits=True)).float()
         return F.normalize(ecg_BD, dim=-1) if normalize else ecg_BD
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], normalize: bool = True) -> Tensor:
-        """Embeddings ``(B, D)`` float32 of texts."""
+        """Embeddings ``(B, D)`` float32 of texts.
+
+        Raises:
+            ValueError: a bare string, which would be taken letter by letter, or no text at all.
+        """
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"texts must be a list of at least one string, not {texts!r}")
         batch = self.tokenize(texts)
         states = self.text(
             batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
@@ -238,7 +245,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     @torch.inference_mode()
     def caption(self, ecg_BLT: Tensor) -> list[str]:
         """A caption of each ECG ``(B, 12, T)`` in mV: the likeliest next token, again and again."""
-        tokens_BTC = self.ecg_tokens(ecg_BLT.to(self.device))
+        tokens_BTC = self.ecg_tokens(_checked(ecg_BLT).to(self.device))
         batch = len(ecg_BLT)
         first, last = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         ids_BN = torch.full((batch, 1), first, device=self.device)
@@ -287,6 +294,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         self.save_architecture(save_directory)
         weights = {name: value.contiguous() for name, value in self.state_dict().items()}
         save_file(weights, save_directory / WEIGHTS_FILE)
+        # safetensors writes for the owner alone; an exported model is there to be shared.
+        shutil.copymode(save_directory / CONFIG_FILE, save_directory / WEIGHTS_FILE)
 
     @classmethod
     def _from_pretrained(
@@ -313,3 +322,13 @@ class ESI(nn.Module, PyTorchModelHubMixin):
                 f"{folder / WEIGHTS_FILE} does not fit config.json: {reason}"
             ) from error
         return model.to(map_location).eval()
+
+
+def _checked(ecg_BLT: Tensor) -> Tensor:
+    fits = isinstance(ecg_BLT, Tensor) and ecg_BLT.ndim == 3 and ecg_BLT.shape[1] == NUM_LEADS
+    if not fits or ecg_BLT.shape[0] == 0 or ecg_BLT.shape[2] < TOKEN_STRIDE:
+        shape = tuple(getattr(ecg_BLT, "shape", ()))
+        raise ValueError(
+            f"ECGs must be a tensor (B, {NUM_LEADS}, T), T >= {TOKEN_STRIDE}, not {shape}"
+        )
+    return ecg_BLT

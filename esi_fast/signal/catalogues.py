@@ -124,6 +124,8 @@ def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Cat
             source = "mimic-iv-ecg"
         elif (folder / "ptbxl_database.csv").exists():
             source = "ptb-xl"
+        elif (folder / "machine_measurements.csv").exists():
+            raise ValueError(f"{folder}: lacks record_list.csv; complete it, or use source wfdb")
         else:
             source = "wfdb"
     if source == "mimic-iv-ecg":
@@ -279,7 +281,7 @@ class _PtbXl(Catalogue):
         else:
             raise FileNotFoundError(f"{root}: no folder records500 or records100; {fix}")
         columns += ["strat_fold", self._path_column]
-        self._table = CsvTable(root / "ptbxl_database.csv", columns, fix)
+        self._table = CsvTable(root / "ptbxl_database.csv", columns, fix, multiline=True)
         if self._table.is_empty():
             raise ValueError(f"{self._table.path}: lists no records")
 

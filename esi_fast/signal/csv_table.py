@@ -7,6 +7,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 
 class CsvTable:
@@ -17,19 +18,24 @@ class CsvTable:
         column: the position of each column, by name.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], fix: str) -> None:
+    def __init__(
+        self, path: Path, columns: Sequence[str], fix: str, *, multiline: bool = False
+    ) -> None:
         """Read the header.
 
         Args:
             path: the file.
             columns: names that the header must have.
             fix: how to come by the right file, for the errors.
+            multiline: whether a quoted field may hold line breaks. Where none may, every line is
+                read on its own, so that a stray quote damages its line and no other.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the header lacks a column.
         """
         self.path = path
+        self._multiline = multiline
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file; {fix}")
         try:
@@ -49,6 +55,9 @@ class CsvTable:
         Only the form is looked at: a row with a problem may have any number of fields.
         """
         with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            if not self._multiline:
+                yield from self._single_lines(file)
+                return
             reader = csv.reader(file)
             next(reader, None)
             while True:
@@ -67,6 +76,18 @@ class CsvTable:
                         problem += f" (up to line {reader.line_num})"
                 if row:
                     yield row, line, problem
+
+    def _single_lines(self, file: TextIO) -> Iterator[tuple[list[str], int, str]]:
+        next(file, None)
+        for number, text in enumerate(file, start=2):
+            try:
+                row = next(csv.reader([text], strict=True), [])
+            except csv.Error as error:
+                yield [], number, str(error)
+                continue
+            wrong = len(row) != self._num_fields
+            if row:
+                yield row, number, f"{len(row)} fields, not {self._num_fields}" if wrong else ""
 
     def is_empty(self) -> bool:
         """Whether no row follows the header."""

@@ -14,6 +14,7 @@ FLAT_RANGE_MV = 0.01
 # A resting ECG never reaches 20 mV; and 10 equal samples at a lead's extreme are a saturated ADC.
 OUT_OF_RANGE_MV = 20.0
 CLIPPED_RUN = 10
+SATURATION_MV = 0.5  # from the baseline; closer to it, equal samples are a quiet stretch
 
 
 class Quality(TypedDict, total=False):
@@ -47,11 +48,10 @@ def assess(signal: NDArray[np.float32]) -> Quality:
     high = np.where(has_samples, np.where(is_missing, -np.inf, signal).max(axis=1), 0.0)
     flat = high - low < FLAT_RANGE_MV
     clipped = np.maximum(np.abs(high), np.abs(low)) > OUT_OF_RANGE_MV
-    middle = (high + low) / 2
     for lead in np.flatnonzero(~flat & ~clipped):
+        baseline = np.nanmedian(signal[lead])
         for extreme in (low[lead], high[lead]):
-            far_from_baseline = abs(extreme - middle[lead]) > 0.5
-            if far_from_baseline:
+            if abs(extreme - baseline) > SATURATION_MV:
                 clipped[lead] |= _has_run(signal[lead] == extreme)
     quality: Quality = {}
     if flat.any():

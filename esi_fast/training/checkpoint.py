@@ -7,6 +7,7 @@ finished it. ``RUN/checkpoints/latest`` names the last one.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,37 @@ def resolve(run: Path, which: str) -> str:
     return which
 
 
+# What torch and DeepSpeed raise for files that are cut short or not theirs.
+_DAMAGE = (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, AssertionError)
+
+
+def _damaged(run: Path, tag: str, error: Exception) -> ValueError:
+    others = ", ".join(path.name for path in sorted((run / FOLDER).glob("step-*")))
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ValueError(f"checkpoint {tag} of {run} is damaged ({reason}); there are {others}")
+
+
+def load(engine: Any, run: Path, tag: str) -> dict[str, Any]:
+    """Load a checkpoint into the engine; returns what :func:`save` was given with it.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    try:
+        _, client_state = engine.load_checkpoint(str(run / FOLDER), tag=tag)
+    except _DAMAGE as error:
+        raise _damaged(run, tag, error) from error
+    return dict(client_state)
+
+
 def load_weights(run: Path, which: str = LATEST) -> tuple[dict[str, torch.Tensor], str]:
     """The full-precision weights of a checkpoint, whatever its ZeRO stage, and its tag."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # tensors of a file: no device is asked for
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     tag = resolve(run, which)
-    weights = get_fp32_state_dict_from_zero_checkpoint(str(run / FOLDER), tag=tag)
+    try:
+        weights = get_fp32_state_dict_from_zero_checkpoint(str(run / FOLDER), tag=tag)
+    except _DAMAGE as error:
+        raise _damaged(run, tag, error) from error
     return {name: value.clone() for name, value in weights.items()}, tag
