@@ -153,7 +153,8 @@ def _record_section(record: HeldOutRecord, model: Captioner | None) -> Section:
         "One held-out record",
         (
             f"Record {record.key} of split {record.split}: a patient that training never saw, and "
-            "the first of the split with several findings and a clean signal.",
+            "the first of the split with several findings and a clean signal. The numbers in a "
+            "caption that a model generates are guessed, not measured.",
         ),
         (Table(("", ""), tuple(rows)),),
         (picture(page, "page", f"The clinical page of record {record.key}, 25 mm/s, 10 mm/mV"),),
