@@ -145,9 +145,7 @@ def _record_section(record: HeldOutRecord, model: Captioner | None) -> Section:
             record.signal[None], record.fs, model.config.fs, model.config.num_samples
         )
         (generated,) = model.caption(torch.from_numpy(signals))
-        rows.insert(
-            1, ("caption the model generates (its numbers are guessed, not measured)", generated)
-        )
+        rows.insert(1, ("caption the model generates", generated))
     page = plot_ecg(record, title=f"Record {record.key}", caption=record.caption)
     return Section(
         "One held-out record",
