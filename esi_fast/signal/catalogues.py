@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class CatalogueEntry:
     error: str = ""
 
 
-class Catalogue:
+class Catalogue(ABC):
     """The recordings of a folder, in a fixed order; iterating again reads the files again.
 
     A damaged row of any csv file becomes an entry with ``error``; ``len`` counts those of the file
@@ -87,15 +88,11 @@ class Catalogue:
             self._length = self._count()
         return self._length
 
-    def __iter__(self) -> Iterator[CatalogueEntry]:
-        """The entries in order."""
-        return self._entries()
+    @abstractmethod
+    def __iter__(self) -> Iterator[CatalogueEntry]: ...
 
-    def _count(self) -> int:
-        raise NotImplementedError
-
-    def _entries(self) -> Iterator[CatalogueEntry]:
-        raise NotImplementedError
+    @abstractmethod
+    def _count(self) -> int: ...
 
 
 def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Catalogue:
@@ -160,7 +157,7 @@ class _MimicIvEcg(Catalogue):
     def _count(self) -> int:
         return self._records.count()
 
-    def _entries(self) -> Iterator[CatalogueEntry]:
+    def __iter__(self) -> Iterator[CatalogueEntry]:
         people, damaged = self._people()
         yield from damaged
         machine = _MachineReports(self._machine)
@@ -288,7 +285,7 @@ class _PtbXl(Catalogue):
     def _count(self) -> int:
         return self._table.count()
 
-    def _entries(self) -> Iterator[CatalogueEntry]:
+    def __iter__(self) -> Iterator[CatalogueEntry]:
         for row, line, problem in self._table.rows():
             if problem:
                 yield _damaged(self._table, line, problem)
@@ -342,7 +339,7 @@ class _WfdbFolder(Catalogue):
     def _count(self) -> int:
         return len(self._paths)
 
-    def _entries(self) -> Iterator[CatalogueEntry]:
+    def __iter__(self) -> Iterator[CatalogueEntry]:
         for path in self._paths:
             try:
                 comments = _core.read_header(os.fsencode(path)).comments
