@@ -5,6 +5,7 @@
 #include <pybind11/typing.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -42,50 +43,103 @@ std::vector<std::string> strings(const std::vector<py::bytes>& paths) {
   return {paths.begin(), paths.end()};
 }
 
-// (num_signals, T) int32 in file order.
-py::array_t<std::int32_t> digital(const esi::RawRecord& record) {
+// (num_signals, T) in file order: int16, or int32 where a format needs it.
+template <typename Sample>
+py::array digital(const esi::RawRecord& record) {
   const auto num_signals = static_cast<py::ssize_t>(record.header.signals.size());
-  py::array_t<std::int32_t> result({num_signals, static_cast<py::ssize_t>(record.num_samples)});
-  std::int32_t* out = result.mutable_data();
+  py::array_t<Sample> result({num_signals, static_cast<py::ssize_t>(record.num_samples)});
+  Sample* out = result.mutable_data();
   for (std::size_t g = 0; g < record.groups.size(); ++g) {
     const std::int64_t width = record.groups[g].width;
-    for (std::int64_t i = 0; i < width; ++i) {
-      for (std::int64_t t = 0; t < record.num_samples; ++t) {
-        *out++ = record.samples[g][static_cast<std::size_t>(t * width + i)];
-      }
-    }
+    record.samples[g].visit(
+        [&](const auto& samples) { esi::to_rows(samples.data(), record.num_samples, width, out); });
+    out += width * record.num_samples;
   }
   return result;
 }
 
-using HeaderAndSamples = py::typing::Tuple<esi::Header, py::array_t<std::int32_t>>;
+// What a row of stored samples needs to become millivolts.
+struct Scale {
+  py::ssize_t row;
+  double baseline;
+  double step;
+  std::optional<std::int32_t> missing;
+};
 
-HeaderAndSamples read_record(const py::bytes& stem, bool verify) {
+template <typename Sample>
+py::array_t<float> scale_rows(const py::array& samples, const std::vector<Scale>& scales) {
+  const py::ssize_t num_samples = samples.shape(1);
+  py::array_t<float> result({static_cast<py::ssize_t>(scales.size()), num_samples});
+  float* out = result.mutable_data();
+  for (const Scale& scale : scales) {
+    if (scale.row < 0 || scale.row >= samples.shape(0)) throw py::value_error("no such row");
+    const auto* row = static_cast<const Sample*>(samples.data()) + scale.row * num_samples;
+    esi::scale_row(row, num_samples, scale.baseline, scale.step,
+                   scale.missing ? &*scale.missing : nullptr, out);
+    out += num_samples;
+  }
+  return result;
+}
+
+py::array_t<float> to_millivolts(const py::array& samples, const std::vector<py::ssize_t>& rows,
+                                 const std::vector<double>& baselines,
+                                 const std::vector<double>& steps,
+                                 const std::vector<std::optional<std::int32_t>>& missing) {
+  if (samples.ndim() != 2 || !(samples.flags() & py::array::c_style)) {
+    throw py::value_error("samples must be a C-contiguous (num_signals, T) array");
+  }
+  if (rows.size() != baselines.size() || rows.size() != steps.size() ||
+      rows.size() != missing.size()) {
+    throw py::value_error("rows, baselines, steps and missing differ in length");
+  }
+  std::vector<Scale> scales;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    scales.push_back({rows[i], baselines[i], steps[i], missing[i]});
+  }
+  if (samples.dtype().is(py::dtype::of<std::int16_t>())) {
+    return scale_rows<std::int16_t>(samples, scales);
+  }
+  if (samples.dtype().is(py::dtype::of<std::int32_t>())) {
+    return scale_rows<std::int32_t>(samples, scales);
+  }
+  throw py::value_error("samples must be int16 or int32");
+}
+
+using StoredRecord = py::typing::Tuple<esi::Header, double, py::array>;
+
+StoredRecord read_record(const py::bytes& stem, bool verify, bool strict) {
   const auto path = static_cast<std::string>(stem);
-  esi::Reader reader;
+  esi::Reader reader(strict);
   {
     const py::gil_scoped_release release;
     reader.open(path);
     reader.read(verify);
   }
-  py::array_t<std::int32_t> samples = digital(reader.record);
-  return HeaderAndSamples(py::make_tuple(std::move(reader.record.header), samples));
+  bool is_wide = false;
+  for (const esi::Samples& samples : reader.record.samples) is_wide = is_wide || samples.is_wide;
+  py::array samples =
+      is_wide ? digital<std::int32_t>(reader.record) : digital<std::int16_t>(reader.record);
+  return StoredRecord(
+      py::make_tuple(std::move(reader.record.header), reader.record.fs, std::move(samples)));
 }
 
-esi::Header read_header(const py::bytes& stem) {
+esi::Header read_header(const py::bytes& stem, bool strict) {
   const auto path = static_cast<std::string>(stem);
   const py::gil_scoped_release release;
-  return esi::read_header(path);
+  return esi::read_header(path, strict);
 }
 
-esi::Header parse_header(const py::bytes& header) {
-  return esi::parse_header(static_cast<std::string_view>(header));
+esi::Header parse_header(const py::bytes& text, bool strict) {
+  esi::Header header = esi::parse_header(static_cast<std::string_view>(text));
+  if (strict) esi::check_strict(static_cast<std::string_view>(text), header);
+  return header;
 }
 
-std::vector<esi::RecordResult> probe_records(const std::vector<py::bytes>& stems, int threads) {
+std::vector<esi::RecordResult> probe_records(const std::vector<py::bytes>& stems, bool strict,
+                                             int threads) {
   const std::vector<std::string> paths = strings(stems);
   const py::gil_scoped_release release;
-  return esi::probe_records(paths, threads);
+  return esi::probe_records(paths, strict, threads);
 }
 
 template <typename Sample>
@@ -99,12 +153,11 @@ std::vector<esi::RecordResult> read_batch(const std::vector<std::string>& stems,
   return esi::read_batch<Sample>(stems, rows, names, options, {data, length});
 }
 
-std::vector<esi::RecordResult> read_batch_any(const std::vector<py::bytes>& stems,
-                                              const std::vector<std::int64_t>& rows, py::array out,
-                                              double fs, const std::string& quality, bool verify,
-                                              int threads,
-                                              std::unordered_map<std::string, int> lead_of,
-                                              std::unordered_map<std::string, double> millivolts) {
+std::vector<esi::RecordResult> read_batch_any(
+    const std::vector<py::bytes>& stems, const std::vector<std::int64_t>& rows, py::array out,
+    double fs, const std::string& quality, const std::string& nan_policy, double adc_units_per_mv,
+    bool verify, bool strict, int threads, std::unordered_map<std::string, int> lead_of,
+    std::unordered_map<std::string, double> millivolts) {
   if (out.ndim() != 3 || out.shape(1) != esi::kNumLeads || !(out.flags() & py::array::c_style)) {
     throw py::value_error("out must be a C-contiguous (n, 12, T) array");
   }
@@ -116,7 +169,13 @@ std::vector<esi::RecordResult> read_batch_any(const std::vector<py::bytes>& stem
     if (lead >= esi::kNumLeads) throw py::value_error("lead_of maps " + name + " beyond 12 leads");
   }
   const esi::NameTables names{std::move(lead_of), std::move(millivolts)};
-  const esi::BatchOptions options{fs, &esi::quality_by_name(quality), verify, threads};
+  const esi::BatchOptions options{fs,
+                                  &esi::quality_by_name(quality),
+                                  esi::nan_policy_by_name(nan_policy),
+                                  adc_units_per_mv,
+                                  verify,
+                                  strict,
+                                  threads};
   if (out.dtype().is(py::dtype::of<float>())) {
     return read_batch<float>(strings(stems), rows, out, names, options);
   }
@@ -127,9 +186,10 @@ std::vector<esi::RecordResult> read_batch_any(const std::vector<py::bytes>& stem
 }
 
 py::array_t<float> resample(const FloatRows& x, double fs_in, double fs_out,
-                            const std::string& quality_name) {
+                            const std::string& quality_name, const std::string& policy_name) {
   if (x.ndim() != 2) throw py::value_error("x must be (rows, T)");
   const esi::Quality& quality = esi::quality_by_name(quality_name);
+  const esi::NanPolicy policy = esi::nan_policy_by_name(policy_name);
   const esi::Ratio ratio = esi::make_ratio(fs_in, fs_out);
   const std::int64_t rows = x.shape(0);
   const std::int64_t num_samples = x.shape(1);
@@ -139,7 +199,7 @@ py::array_t<float> resample(const FloatRows& x, double fs_in, double fs_out,
   float* out = y.mutable_data();
   {
     const py::gil_scoped_release release;
-    esi::resample_rows(in, rows, num_samples, ratio, quality, out);
+    esi::resample_rows(in, rows, num_samples, ratio, quality, policy, out);
   }
   return y;
 }
@@ -186,6 +246,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_readonly("fs", &esi::Header::fs)
       .def_readonly("num_samples", &esi::Header::num_samples)
       .def_readonly("signals", &esi::Header::signals)
+      .def_property_readonly("segments", [](const esi::Header& h) { return texts(h.segments); })
       .def_property_readonly("comments", [](const esi::Header& h) { return texts(h.comments); });
 
   py::class_<esi::RecordResult>(m, "RecordResult", "What became of one record of a batch.")
@@ -200,18 +261,30 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_readonly("fs", &esi::RecordResult::fs)
       .def_readonly("num_samples", &esi::RecordResult::num_samples);
 
-  m.def("parse_header", &parse_header, py::arg("text"), "Parse the bytes of a header.");
-  m.def("read_header", &read_header, py::arg("stem"), "Read STEM.hea.");
-  m.def("read_record", &read_record, py::arg("stem"), py::arg("verify"),
-        "The header of a record and its samples as stored, (num_signals, T) int32.");
-  m.def("probe_records", &probe_records, py::arg("stems"), py::arg("threads"),
-        "Rate and length of each record, from headers and file sizes.");
+  m.def("parse_header", &parse_header, py::arg("text"), py::kw_only(), py::arg("strict"),
+        "Parse the bytes of a header.");
+  m.def("read_header", &read_header, py::arg("stem"), py::kw_only(), py::arg("strict"),
+        "Read STEM.hea.");
+  m.def(
+      "read_record", &read_record, py::arg("stem"), py::kw_only(), py::arg("verify"),
+      py::arg("strict"),
+      "The header of a record, its rate, and its samples as stored, (num_signals, T) int16/int32.");
+  m.def("to_millivolts", &to_millivolts, py::arg("samples"), py::kw_only(), py::arg("rows"),
+        py::arg("baselines"), py::arg("steps"), py::arg("missing"),
+        "Rows of (num_signals, T) samples: (sample - baseline) * step, NaN where missing.");
+  m.def("probe_records", &probe_records, py::arg("stems"), py::kw_only(), py::arg("strict"),
+        py::arg("threads"), "Rate and length of each record, from headers and file sizes.");
   m.def("read_batch", &read_batch_any, py::arg("stems"), py::arg("rows"), py::arg("out"),
-        py::kw_only(), py::arg("fs"), py::arg("quality"), py::arg("verify"), py::arg("threads"),
+        py::kw_only(), py::arg("fs"), py::arg("quality"), py::arg("nan_policy"),
+        py::arg("adc_units_per_mv"), py::arg("verify"), py::arg("strict"), py::arg("threads"),
         py::arg("lead_of"), py::arg("millivolts"),
         "Read stems[i] into out[rows[i]]: (n, 12, T) float32 mV or int16 uV.");
   m.def("resample", &resample, py::arg("x"), py::arg("fs_in"), py::arg("fs_out"),
-        py::arg("quality"), "(rows, T) -> (rows, ceil(T * fs_out / fs_in)) float32.");
+        py::arg("quality"), py::arg("nan_policy"),
+        "(rows, T) -> (rows, ceil(T * fs_out / fs_in)) float32.");
+  m.def("instruction_sets", &esi::instruction_sets, "What this CPU can run, best first.");
+  m.def("use_instruction_set", &esi::use_instruction_set, py::arg("name"),
+        "Choose one of instruction_sets(); the best one is in use from the start.");
   m.def(
       "output_length",
       [](std::int64_t num_samples, double fs_in, double fs_out) {

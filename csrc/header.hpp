@@ -5,15 +5,16 @@
 // files; where a field cannot be understood it says which one, and never guesses.
 #pragma once
 
-#include <charconv>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <vector>
+
+#include "text.hpp"
 
 namespace esi {
 
@@ -25,6 +26,7 @@ enum class Status : std::uint8_t {
   kFormat,       // the header cannot be understood, or asks for what is refused
   kLeads,        // a wanted lead is absent or occurs twice
   kUnits,        // the unit of a wanted lead is not a voltage
+  kNonFinite,    // a gain or baseline that gives no finite voltages
   kUnsupported,  // legal WFDB, but not for this reader
   kIo,           // the operating system failed to read
   kUnresolved,   // names that the caller has to look up before the record can be read
@@ -46,6 +48,8 @@ inline const char* status_name(Status status) {
       return "leads";
     case Status::kUnits:
       return "units";
+    case Status::kNonFinite:
+      return "non-finite";
     case Status::kUnsupported:
       return "unsupported";
     case Status::kIo:
@@ -77,7 +81,7 @@ struct SignalSpec {
   std::string unit = "mV";
   std::int64_t adc_resolution = 0;
   std::int64_t adc_zero = 0;
-  std::int64_t initial_value = 0;
+  std::optional<std::int64_t> initial_value;  // the first sample; of format 8, the one before it
   std::optional<std::int64_t> checksum;
   std::string description;
 };
@@ -100,75 +104,45 @@ inline constexpr std::int64_t kMaxSignals = 1 << 16;
 inline constexpr std::int64_t kMaxSamples = std::int64_t{1} << 40;
 inline constexpr std::int64_t kMaxInt = std::int64_t{1} << 31;
 
-inline bool is_blank(char c) {
-  return c == ' ' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
-}
-
-inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
-
-inline std::string_view strip(std::string_view text) {
-  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
-  return text;
-}
-
-// A piece of the file for an error message: one line, printable, short.
-inline std::string quote(std::string_view text) {
-  constexpr std::size_t kLongest = 60;
-  const bool cut = text.size() > kLongest;
-  if (cut) text = text.substr(0, kLongest);
-  std::string quoted = "'";
-  for (char c : text) quoted += (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) ? '?' : c;
-  return quoted + (cut ? "...'" : "'");
-}
-
 [[noreturn]] inline void fail(const std::string& message) {
   throw RecordError(Status::kFormat, message);
 }
 
-// Splits off the next blank-separated token.
-inline std::string_view next_token(std::string_view& line) {
-  line = strip(line);
-  std::size_t end = 0;
-  while (end < line.size() && !is_blank(line[end])) ++end;
-  const std::string_view token = line.substr(0, end);
-  line.remove_prefix(end);
-  return token;
-}
+// Which field is being read: its name is put together only when it is at fault.
+struct Field {
+  const char* name;
+  std::int64_t signal = -1;  // -1: of the record line
 
-// Splits off a leading number; false if there is none. A leading "+" is allowed, as strtod does.
-template <typename Number>
-bool take_number(std::string_view& text, Number& value) {
-  std::string_view rest = text;
-  if (rest.size() > 1 && rest[0] == '+' && rest[1] != '-') rest.remove_prefix(1);
-  const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);
-  if (error != std::errc()) return false;
-  rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
-  text = rest;
-  return true;
-}
+  std::string text() const {
+    return (signal < 0 ? "" : "signal " + std::to_string(signal) + ": ") + name;
+  }
+};
 
-inline std::int64_t whole_number(std::string_view token, const std::string& what, std::int64_t low,
+inline std::int64_t whole_number(std::string_view token, const Field& field, std::int64_t low,
                                  std::int64_t high) {
   std::string_view rest = token;
   std::int64_t value = 0;
   if (!take_number(rest, value) || !rest.empty()) {
-    fail(what + " " + quote(token) + " is not a whole number");
+    fail(field.text() + " " + quote(token) + " is not a whole number");
   }
   if (value < low || value > high) {
-    fail(what + " " + quote(token) + " is not in " + std::to_string(low) + ".." +
+    fail(field.text() + " " + quote(token) + " is not in " + std::to_string(low) + ".." +
          std::to_string(high));
   }
   return value;
 }
 
 // "16", "16x1+24", "212:3+100": format, samples per frame, skew, byte offset.
-inline void parse_format(std::string_view token, const std::string& where, SignalSpec& spec) {
+inline void parse_format(std::string_view token, std::int64_t index, SignalSpec& spec) {
   std::string_view rest = token;
-  std::int64_t number = 0;
+  const auto malformed = [&] {
+    fail(Field{"format", index}.text() + " " + quote(token) +
+         " is not of the form 16[xN][:skew][+offset]");
+  };
   const auto take = [&](std::int64_t high) {
+    std::int64_t number = 0;
     if (rest.empty() || !is_digit(rest[0]) || !take_number(rest, number) || number > high) {
-      fail(where + "format " + quote(token) + " is not of the form 16[xN][:skew][+offset]");
+      malformed();
     }
     return number;
   };
@@ -177,68 +151,70 @@ inline void parse_format(std::string_view token, const std::string& where, Signa
     const char kind = rest[0];
     rest.remove_prefix(1);
     if (kind == 'x') {
-      spec.samples_per_frame = take(1 << 20);
+      spec.samples_per_frame = std::max<std::int64_t>(1, take(1 << 12));
     } else if (kind == ':') {
       spec.skew = take(kMaxInt);
     } else if (kind == '+') {
       spec.byte_offset = take(kMaxSamples);
     } else {
-      fail(where + "format " + quote(token) + " is not of the form 16[xN][:skew][+offset]");
+      malformed();
     }
   }
 }
 
 // "200", "200.0(0)/mV", "1.052e+04/mV": gain, baseline, unit. True if a baseline is stated.
-inline bool parse_gain(std::string_view token, const std::string& where, SignalSpec& spec) {
+inline bool parse_gain(std::string_view token, std::int64_t index, SignalSpec& spec) {
   std::string_view rest = token;
   bool has_baseline = false;
-  if (!take_number(rest, spec.gain) || !std::isfinite(spec.gain)) {
-    fail(where + "gain " + quote(token) + " does not begin with a number");
-  }
+  const auto malformed = [&](const char* what, Status status = Status::kFormat) {
+    throw RecordError(status, Field{"gain", index}.text() + " " + quote(token) + what);
+  };
+  if (!take_number(rest, spec.gain)) malformed(" does not begin with a number");
+  if (!std::isfinite(spec.gain)) malformed(" is not finite", Status::kNonFinite);
   if (spec.gain == 0.0) spec.gain = 200.0;  // the standard's sign for "not calibrated"
   if (!rest.empty() && rest[0] == '(') {
     const std::size_t close = rest.find(')');
-    if (close == std::string_view::npos) fail(where + "gain " + quote(token) + " lacks a ')'");
+    if (close == std::string_view::npos) malformed(" lacks a ')'");
     spec.baseline =
-        whole_number(strip(rest.substr(1, close - 1)), where + "baseline", -kMaxInt, kMaxInt);
+        whole_number(strip(rest.substr(1, close - 1)), {"baseline", index}, -kMaxInt, kMaxInt);
     has_baseline = true;
     rest.remove_prefix(close + 1);
   }
   if (!rest.empty()) {
-    if (rest[0] != '/' || rest.size() == 1) {
-      fail(where + "gain " + quote(token) + " is not of the form gain[(baseline)][/unit]");
-    }
+    if (rest[0] != '/' || rest.size() == 1)
+      malformed(" is not of the form gain[(baseline)][/unit]");
     spec.unit = std::string(rest.substr(1));
   }
   return has_baseline;
 }
 
-inline SignalSpec parse_signal(std::string_view line, std::size_t index) {
-  const std::string where = "signal " + std::to_string(index) + ": ";
+inline SignalSpec parse_signal(std::string_view line, std::int64_t index) {
   SignalSpec spec;
   spec.file = std::string(next_token(line));
   const std::string_view format = next_token(line);
-  if (format.empty()) fail(where + "the line " + quote(spec.file) + " has no format");
-  parse_format(format, where, spec);
+  if (format.empty()) {
+    fail(Field{"the line ", index}.text() + quote(spec.file) + " has no format");
+  }
+  parse_format(format, index, spec);
 
   bool has_baseline = false;
-  bool has_initial_value = false;
   std::string_view token = next_token(line);
   if (!token.empty()) {
-    has_baseline = parse_gain(token, where, spec);
+    has_baseline = parse_gain(token, index, spec);
     token = next_token(line);
   }
-  const auto take = [&](const char* what, std::int64_t& value) {
+  const auto take = [&](const char* name, std::int64_t& value) {
     if (token.empty()) return false;
-    value = whole_number(token, where + what, -kMaxInt, kMaxInt);
+    value = whole_number(token, {name, index}, -kMaxInt, kMaxInt);
     token = next_token(line);
     return true;
   };
+  std::int64_t initial_value = 0;
   std::int64_t checksum = 0;
   std::int64_t block_size = 0;
   take("ADC resolution", spec.adc_resolution);
   take("ADC zero", spec.adc_zero);
-  has_initial_value = take("initial value", spec.initial_value);
+  if (take("initial value", initial_value)) spec.initial_value = initial_value;
   if (take("checksum", checksum)) spec.checksum = checksum;
   take("block size", block_size);
   if (!token.empty()) {
@@ -248,7 +224,6 @@ inline SignalSpec parse_signal(std::string_view line, std::size_t index) {
         strip(std::string_view(token.data(), static_cast<std::size_t>(end - token.data()))));
   }
   if (!has_baseline) spec.baseline = spec.adc_zero;
-  if (!has_initial_value) spec.initial_value = spec.adc_zero;
   return spec;
 }
 
@@ -262,14 +237,14 @@ inline void parse_record_line(std::string_view line, Header& header) {
     bool all_digits = true;
     for (char c : digits) all_digits = all_digits && is_digit(c);
     if (all_digits) {
-      header.num_segments = whole_number(digits, "number of segments", 0, kMaxInt);
+      header.num_segments = whole_number(digits, {"number of segments"}, 0, kMaxInt);
       name = name.substr(0, slash);
     }
   }
   header.name = std::string(name);
   const std::string_view count = next_token(line);
   if (count.empty()) fail("the record line " + quote(name) + " states no number of signals");
-  header.num_signals = whole_number(count, "number of signals", 0, kMaxSignals);
+  header.num_signals = whole_number(count, {"number of signals"}, 0, kMaxSignals);
 
   std::string_view token = next_token(line);
   if (!token.empty()) {
@@ -282,57 +257,9 @@ inline void parse_record_line(std::string_view line, Header& header) {
     token = next_token(line);
   }
   if (!token.empty()) {
-    header.num_samples = whole_number(token, "number of samples", 0, kMaxSamples);
+    header.num_samples = whole_number(token, {"number of samples"}, 0, kMaxSamples);
   }
   // Base time and date come in many shapes and nothing here needs them: they are not looked at.
-}
-
-// Strict: what passes can be decoded without loss, so that names survive the way to Python and
-// back.
-inline bool is_utf8(std::string_view text) {
-  std::size_t i = 0;
-  while (i < text.size()) {
-    const auto byte = static_cast<unsigned char>(text[i++]);
-    int following = 0;
-    unsigned char low = 0x80;  // bounds of the byte after the first: no overlong form, no surrogate
-    unsigned char high = 0xBF;
-    if (byte >= 0xC2 && byte < 0xE0) {
-      following = 1;
-    } else if (byte >= 0xE0 && byte < 0xF0) {
-      following = 2;
-      if (byte == 0xE0) low = 0xA0;
-      if (byte == 0xED) high = 0x9F;
-    } else if (byte >= 0xF0 && byte < 0xF5) {
-      following = 3;
-      if (byte == 0xF0) low = 0x90;
-      if (byte == 0xF4) high = 0x8F;
-    } else if (byte >= 0x80) {
-      return false;
-    }
-    for (; following > 0; --following, ++i) {
-      if (i >= text.size()) return false;
-      const auto next = static_cast<unsigned char>(text[i]);
-      if (next < low || next > high) return false;
-      low = 0x80;
-      high = 0xBF;
-    }
-  }
-  return true;
-}
-
-inline std::string latin1_to_utf8(std::string_view text) {
-  std::string out;
-  out.reserve(text.size() + text.size() / 8);
-  for (char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x80) {
-      out += c;
-    } else {
-      out += static_cast<char>(0xC0 | (byte >> 6));
-      out += static_cast<char>(0x80 | (byte & 0x3F));
-    }
-  }
-  return out;
 }
 
 }  // namespace detail
@@ -362,10 +289,14 @@ inline Header parse_header(std::string_view text) {
     } else if (!has_record_line) {
       parse_record_line(line, header);
       has_record_line = true;
+      // No more than the text has room for, whatever the line announces.
+      const auto most = static_cast<std::int64_t>(text.size() / 4);
+      header.signals.reserve(static_cast<std::size_t>(std::min(header.num_signals, most)));
     } else if (header.num_segments != 1) {
       header.segments.emplace_back(next_token(line));
     } else if (static_cast<std::int64_t>(header.signals.size()) < header.num_signals) {
-      header.signals.push_back(parse_signal(line, header.signals.size()));
+      header.signals.push_back(
+          parse_signal(line, static_cast<std::int64_t>(header.signals.size())));
     }
   }
   if (!has_record_line) fail("the header has no record line");

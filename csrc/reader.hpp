@@ -13,12 +13,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "kernels.hpp"
+#include "read_ahead.hpp"
 #include "record.hpp"
 #include "resample.hpp"
 
 namespace esi {
 
-inline constexpr int kNumLeads = 12;
 inline constexpr std::int16_t kMissingInt16 = -32768;
 
 // What the caller knows about names: the core holds no lead names and no units.
@@ -30,7 +31,10 @@ struct NameTables {
 struct BatchOptions {
   double fs = 0.0;
   const Quality* quality = nullptr;
+  NanPolicy nan_policy = NanPolicy::kNan;
+  double adc_units_per_mv = 0.0;  // in place of every header's gain, unless 0
   bool verify = true;
+  bool strict = false;
   int num_threads = 1;
 };
 
@@ -58,12 +62,33 @@ struct LeadSource {
   std::size_t group = 0;
   std::int64_t column = 0;
   double millivolts_per_step = 0.0;
-  std::int32_t baseline = 0;
+  double baseline = 0.0;
 };
 
+// Throws for what cannot give finite float32 millivolts.
+inline LeadSource calibrate(const SignalSpec& spec, double millivolts_per_unit,
+                            double adc_units_per_mv) {
+  LeadSource source;
+  const bool by_header = adc_units_per_mv == 0.0;
+  const std::int64_t baseline = by_header ? spec.baseline : spec.adc_zero;
+  source.millivolts_per_step = by_header ? millivolts_per_unit / spec.gain : 1 / adc_units_per_mv;
+  source.baseline = static_cast<double>(baseline);
+  if (by_header && std::isnan(millivolts_per_unit)) {
+    throw RecordError(Status::kUnits, "the unit " + quote(spec.unit) + " of lead " +
+                                          spec.description + " is not a voltage");
+  }
+  // 1e9 mV a step or a baseline no ADC has would overflow float32.
+  if (!(std::abs(source.millivolts_per_step) < 1e9) || std::abs(baseline) > (1 << 30)) {
+    throw RecordError(Status::kNonFinite, "lead " + spec.description + " has the absurd gain " +
+                                              std::to_string(spec.gain) + " or baseline " +
+                                              std::to_string(baseline));
+  }
+  return source;
+}
+
 // False if names are unknown to the tables: they are listed in `result`.
-inline bool resolve_leads(const RawRecord& record, const NameTables& names, RecordResult& result,
-                          LeadSource (&sources)[kNumLeads]) {
+inline bool resolve_leads(const RawRecord& record, const NameTables& names, double adc_units_per_mv,
+                          RecordResult& result, LeadSource (&sources)[kNumLeads]) {
   const Header& header = record.header;
   bool found[kNumLeads] = {};
   bool twice = false;
@@ -83,22 +108,12 @@ inline bool resolve_leads(const RawRecord& record, const NameTables& names, Reco
       result.unresolved.push_back("unit " + spec.unit);
       continue;
     }
-    const double step = unit->second / spec.gain;
-    if (std::isnan(unit->second)) {
-      throw RecordError(Status::kUnits, "the unit " + quote(spec.unit) + " of lead " +
-                                            spec.description + " is not a voltage");
-    }
-    // 1e9 mV a step or a baseline no ADC has would overflow float32 and int32 further on.
-    if (!(std::abs(step) < 1e9) || std::abs(spec.baseline) > (1 << 30)) {
-      throw RecordError(Status::kFormat, "lead " + spec.description + " has the absurd gain " +
-                                             std::to_string(spec.gain) + " or baseline " +
-                                             std::to_string(spec.baseline));
-    }
     const auto l = static_cast<std::size_t>(lead->second);
     twice = twice || found[l];
     found[l] = true;
-    sources[l] = {group, index - record.groups[group].first, step,
-                  static_cast<std::int32_t>(spec.baseline)};
+    sources[l] = calibrate(spec, unit->second, adc_units_per_mv);
+    sources[l].group = group;
+    sources[l].column = index - record.groups[group].first;
   }
   if (!result.unresolved.empty()) return false;
   if (twice) throw RecordError(Status::kLeads, "a lead occurs twice");
@@ -108,8 +123,22 @@ inline bool resolve_leads(const RawRecord& record, const NameTables& names, Reco
   return true;
 }
 
-// ADC units -> millivolts, (num_samples, 12) with lane l = the lead order[l]. In double: float32
-// would round twice and leave the last bit uncertain.
+// Marks where a lead has no sample; the resampler bridges it.
+template <typename Sample>
+void mark_missing(const std::vector<Sample>& samples, std::int64_t width, std::int64_t column,
+                  std::int32_t missing_value, Mask& mask) {
+  const auto value = static_cast<Sample>(missing_value);
+  const std::size_t num_samples = samples.size() / static_cast<std::size_t>(width);
+  for (std::size_t t = 0; t < num_samples; ++t) {
+    if (samples[t * static_cast<std::size_t>(width) + static_cast<std::size_t>(column)] != value) {
+      continue;
+    }
+    if (mask.empty()) mask.assign(num_samples, 0);
+    mask[t] = 1;
+  }
+}
+
+// ADC units -> millivolts, (num_samples, 12) with lane l = the lead order[l].
 inline void to_millivolts(const RawRecord& record, const LeadSource (&sources)[kNumLeads],
                           Resampler<kNumLeads>& resampler, float* output, int (&order)[kNumLeads]) {
   bool one_block = record.groups[sources[0].group].width == kNumLeads;
@@ -117,7 +146,7 @@ inline void to_millivolts(const RawRecord& record, const LeadSource (&sources)[k
     one_block = one_block && source.group == sources[0].group;
   }
   double step[kNumLeads];
-  std::int32_t baseline[kNumLeads];
+  double baseline[kNumLeads];
   for (int l = 0; l < kNumLeads; ++l) {
     // A file of exactly the twelve is converted in its own order, in whole vectors; the order of
     // the leads is mended when the result is written.
@@ -128,94 +157,78 @@ inline void to_millivolts(const RawRecord& record, const LeadSource (&sources)[k
   }
   const std::int64_t num_samples = record.num_samples;
   if (one_block) {
-    const std::int16_t* samples = record.samples[sources[0].group].data();
-    for (std::int64_t t = 0; t < num_samples; ++t) {
-      for (int lane = 0; lane < kNumLeads; ++lane) {
-        output[t * kNumLeads + lane] =
-            static_cast<float>((samples[t * kNumLeads + lane] - baseline[lane]) * step[lane]);
-      }
-    }
+    record.samples[sources[0].group].visit([&](const auto& samples) {
+      scale_frames(samples.data(), num_samples, baseline, step, output);
+    });
   } else {
     for (int l = 0; l < kNumLeads; ++l) {
       const std::int64_t width = record.groups[sources[l].group].width;
-      const std::int16_t* samples = record.samples[sources[l].group].data() + sources[l].column;
-      for (std::int64_t t = 0; t < num_samples; ++t) {
-        output[t * kNumLeads + l] =
-            static_cast<float>((samples[t * width] - baseline[l]) * step[l]);
-      }
+      record.samples[sources[l].group].visit([&](const auto& samples) {
+        const auto* column = samples.data() + sources[l].column;
+        for (std::int64_t t = 0; t < num_samples; ++t) {
+          output[t * kNumLeads + l] =
+              static_cast<float>((static_cast<double>(column[t * width]) - baseline[l]) * step[l]);
+        }
+      });
     }
+  }
+  std::vector<bool> gaps;  // by group: most have none, and one fast look tells
+  for (std::size_t g = 0; g < record.groups.size(); ++g) {
+    const Format& format = *record.groups[g].format;
+    record.samples[g].visit([&](const auto& samples) {
+      gaps.push_back(
+          format.has_missing &&
+          contains(samples.data(), static_cast<std::int64_t>(samples.size()), format.missing));
+    });
   }
   for (int lane = 0; lane < kNumLeads; ++lane) {
     const LeadSource& source = sources[order[lane]];
+    if (!gaps[source.group]) continue;
     const Group& group = record.groups[source.group];
-    const auto missing_value = static_cast<std::int16_t>(group.format->missing);
-    const std::vector<std::int16_t>& samples = record.samples[source.group];
-    const bool first_of_block = !one_block || lane == 0;
-    if (first_of_block &&
-        !contains(samples.data(), static_cast<std::int64_t>(samples.size()), missing_value)) {
-      if (one_block) return;
-      continue;
-    }
-    Mask& mask = resampler.missing[lane];
-    for (std::int64_t t = 0; t < num_samples; ++t) {
-      if (samples[static_cast<std::size_t>(t * group.width + source.column)] != missing_value) {
-        continue;
-      }
-      if (mask.empty()) mask.assign(static_cast<std::size_t>(num_samples), 0);
-      mask[static_cast<std::size_t>(t)] = 1;
-      output[t * kNumLeads + lane] = std::numeric_limits<float>::quiet_NaN();
-    }
+    record.samples[source.group].visit([&](const auto& samples) {
+      mark_missing(samples, group.width, source.column, group.format->missing,
+                   resampler.missing[lane]);
+    });
   }
 }
 
-// A run of samples as they are stored: millivolt as it is, microvolt rounded and saturated.
-inline const float* as_stored(const float* millivolts, std::int64_t, float*, bool&) {
-  return millivolts;
+// Where a batch goes wrong or ends early: what stands for "no sample".
+inline void fill_missing(float* out, std::int64_t count, NanPolicy policy) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  std::fill(out, out + count, policy == NanPolicy::kZero ? 0.0f : kNan);
 }
 
-inline const std::int16_t* as_stored(const float* millivolts, std::int64_t count,
-                                     std::int16_t* scratch, bool& clipped) {
-  constexpr float kLargest = 32767.0f;
-  // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, in vector registers.
-  constexpr float kRounder = 12582912.0f;
-  int beyond = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float microvolt = millivolts[i] * 1000.0f;
-    const bool missing = microvolt != microvolt;
-    beyond |= std::abs(microvolt) > kLargest + 0.5f;
-    float value = microvolt < kLargest ? microvolt : kLargest;
-    value = value > -kLargest ? value : -kLargest;
-    const auto rounded = static_cast<std::int32_t>((value + kRounder) - kRounder);
-    scratch[i] = static_cast<std::int16_t>(missing ? kMissingInt16 : rounded);
-  }
-  clipped = clipped || beyond != 0;
-  return scratch;
+inline void fill_missing(std::int16_t* out, std::int64_t count, NanPolicy policy) {
+  std::fill(out, out + count, policy == NanPolicy::kZero ? std::int16_t{0} : kMissingInt16);
 }
-
-inline float missing_value(float) { return std::numeric_limits<float>::quiet_NaN(); }
-inline std::int16_t missing_value(std::int16_t) { return kMissingInt16; }
 
 // (num_outputs, 12) -> (12, length), leads in their standard order.
-template <typename Sample>
-void write_leads(const float* x, std::int64_t num_outputs, const int (&order)[kNumLeads],
-                 Sample* out, std::int64_t length, bool& clipped) {
-  constexpr std::int64_t kTile = 64;  // 64 frames are 3 KB: read once from memory, 12 times from L1
-  Sample scratch[kTile * kNumLeads];
+inline void write_leads(const float* x, std::int64_t num_outputs, const int (&order)[kNumLeads],
+                        float* out, std::int64_t length, bool&) {
+  float* rows[kNumLeads];
+  for (int lane = 0; lane < kNumLeads; ++lane) rows[lane] = out + order[lane] * length;
+  transpose_frames(x, num_outputs, rows);
+}
+
+inline void write_leads(const float* x, std::int64_t num_outputs, const int (&order)[kNumLeads],
+                        std::int16_t* out, std::int64_t length, bool& clipped) {
+  constexpr std::int64_t kTile = 256;
+  float scratch[kNumLeads * kTile];
+  float* rows[kNumLeads];
+  for (int lane = 0; lane < kNumLeads; ++lane) rows[lane] = scratch + lane * kTile;
   for (std::int64_t begin = 0; begin < num_outputs; begin += kTile) {
     const std::int64_t count = std::min(kTile, num_outputs - begin);
-    const Sample* tile = as_stored(x + begin * kNumLeads, count * kNumLeads, scratch, clipped);
+    transpose_frames(x + begin * kNumLeads, count, rows);
     for (int lane = 0; lane < kNumLeads; ++lane) {
-      Sample* row = out + order[lane] * length + begin;
-      for (std::int64_t t = 0; t < count; ++t) row[t] = tile[t * kNumLeads + lane];
+      std::int16_t* target = out + order[lane] * length + begin;
+      clipped = to_microvolts(rows[lane], count, kMissingInt16, target) || clipped;
     }
-  }
-  for (int l = 0; l < kNumLeads; ++l) {
-    std::fill(out + l * length + num_outputs, out + (l + 1) * length, missing_value(Sample{}));
   }
 }
 
+// False if a disk had to be waited for.
 template <typename Sample>
-void read_one(const std::string& stem, const NameTables& names, const BatchOptions& options,
+bool read_one(const std::string& stem, const NameTables& names, const BatchOptions& options,
               Reader& reader, Resampler<kNumLeads>& resampler, Sample* out, std::int64_t length,
               RecordResult& result) {
   reader.open(stem);
@@ -223,14 +236,14 @@ void read_one(const std::string& stem, const NameTables& names, const BatchOptio
     if (!result.source_leads.empty()) result.source_leads += '\n';
     result.source_leads += spec.description;
   }
-  result.fs = reader.record.header.fs;
+  result.fs = reader.record.fs;
   LeadSource sources[kNumLeads];
   Ratio ratio;
   const std::string prefix = base_name(stem) + ".hea: ";
   try {
-    if (!resolve_leads(reader.record, names, result, sources)) {
+    if (!resolve_leads(reader.record, names, options.adc_units_per_mv, result, sources)) {
       result.status = Status::kUnresolved;
-      return;
+      return true;
     }
     ratio = make_ratio(result.fs, options.fs);
   } catch (const RecordError& error) {
@@ -238,22 +251,28 @@ void read_one(const std::string& stem, const NameTables& names, const BatchOptio
   } catch (const std::invalid_argument& error) {
     throw RecordError(Status::kFormat, prefix + error.what());
   }
-  reader.read(options.verify);
+  const bool cached = reader.read(options.verify);
   result.num_samples = reader.record.num_samples;
   int order[kNumLeads];
   float* input = resampler.prepare(result.num_samples, ratio, *options.quality);
   to_millivolts(reader.record, sources, resampler, input, order);
   const std::int64_t num_outputs = std::min(length, output_length(result.num_samples, ratio));
-  write_leads(resampler.run(num_outputs), num_outputs, order, out, length, result.clipped);
+  const float* outputs = resampler.run(num_outputs, options.nan_policy);
+  write_leads(outputs, num_outputs, order, out, length, result.clipped);
+  for (int l = 0; l < kNumLeads; ++l) {
+    fill_missing(out + l * length + num_outputs, length - num_outputs, options.nan_policy);
+  }
+  return cached;
 }
 
-// Runs work(index, thread_state) for 0 <= index < n; what it throws becomes the result's status.
-template <typename State, typename Work>
-void run_threads(std::int64_t n, int num_threads, std::vector<RecordResult>& results,
+// Runs work(index, state, result) for 0 <= index < n, each thread with a state of its own; what it
+// throws becomes the result's status. `next` counts the records begun.
+template <typename MakeState, typename Work>
+void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& next,
+                 std::vector<RecordResult>& results, const MakeState& make_state,
                  const Work& work) {
-  std::atomic<std::int64_t> next{0};
   const auto loop = [&] {
-    State state;
+    auto state = make_state();
     for (std::int64_t i = next++; i < n; i = next++) {
       RecordResult& result = results[static_cast<std::size_t>(i)];
       try {
@@ -283,15 +302,19 @@ void run_threads(std::int64_t n, int num_threads, std::vector<RecordResult>& res
 }  // namespace detail
 
 // Rate and length of each record, from headers and file sizes alone.
-inline std::vector<RecordResult> probe_records(const std::vector<std::string>& stems,
+inline std::vector<RecordResult> probe_records(const std::vector<std::string>& stems, bool strict,
                                                int num_threads) {
   std::vector<RecordResult> results(stems.size());
-  detail::run_threads<Reader>(static_cast<std::int64_t>(stems.size()), num_threads, results,
-                              [&](std::int64_t i, Reader& reader, RecordResult& result) {
-                                reader.probe(stems[static_cast<std::size_t>(i)]);
-                                result.fs = reader.record.header.fs;
-                                result.num_samples = reader.record.num_samples;
-                              });
+  std::atomic<std::int64_t> next{0};
+  detail::run_threads(
+      static_cast<std::int64_t>(stems.size()), num_threads, next, results,
+      [&] { return Reader(strict); },
+      [&](std::int64_t i, Reader& reader, RecordResult& result) {
+        reader.open(stems[static_cast<std::size_t>(i)]);
+        reader.measure();
+        result.fs = reader.record.fs;
+        result.num_samples = reader.record.num_samples;
+      });
   return results;
 }
 
@@ -305,19 +328,26 @@ std::vector<RecordResult> read_batch(const std::vector<std::string>& stems,
     Resampler<kNumLeads> resampler;
   };
   std::vector<RecordResult> results(stems.size());
-  detail::run_threads<State>(static_cast<std::int64_t>(stems.size()), options.num_threads, results,
-                             [&](std::int64_t i, State& state, RecordResult& result) {
-                               const auto index = static_cast<std::size_t>(i);
-                               Sample* out = output.data + rows[index] * kNumLeads * output.length;
-                               try {
-                                 detail::read_one(stems[index], names, options, state.reader,
-                                                  state.resampler, out, output.length, result);
-                               } catch (...) {
-                                 std::fill(out, out + kNumLeads * output.length,
-                                           detail::missing_value(Sample{}));
-                                 throw;
-                               }
-                             });
+  std::atomic<std::int64_t> next{0};
+  detail::ReadAhead read_ahead(stems, options.strict, next);
+  detail::run_threads(
+      static_cast<std::int64_t>(stems.size()), options.num_threads, next, results,
+      [&] { return State{Reader(options.strict), {}}; },
+      [&](std::int64_t i, State& state, RecordResult& result) {
+        const auto index = static_cast<std::size_t>(i);
+        Sample* out = output.data + rows[index] * kNumLeads * output.length;
+        try {
+          if (!detail::read_one(stems[index], names, options, state.reader, state.resampler, out,
+                                output.length, result)) {
+            read_ahead.start();
+          }
+        } catch (...) {
+          read_ahead.advance();
+          detail::fill_missing(out, kNumLeads * output.length, options.nan_policy);
+          throw;
+        }
+        read_ahead.advance();
+      });
   return results;
 }
 

@@ -1,83 +1,21 @@
 // One WFDB record from disk, as stored: header, data files, sizes, checksums.
 #pragma once
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <system_error>
 #include <vector>
 
+#include "file.hpp"
 #include "formats.hpp"
 #include "header.hpp"
+#include "kernels.hpp"
+#include "strict.hpp"
 
 namespace esi {
 
 namespace detail {
-
-inline std::string base_name(const std::string& path) {
-  return path.substr(path.rfind('/') + 1);  // npos + 1 == 0: the whole path
-}
-
-inline std::string folder_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "" : path.substr(0, slash + 1);
-}
-
-// An open regular file.
-class File {
- public:
-  explicit File(const std::string& path) : name_(base_name(path)) {
-    // O_NONBLOCK: a named pipe in a data folder must not hang the reader.
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor_ < 0) {
-      const bool absent = errno == ENOENT || errno == ENOTDIR;
-      if (absent) throw RecordError(Status::kMissing, name_ + ": no such file");
-      fail_io();
-    }
-    struct stat info{};
-    if (::fstat(descriptor_, &info) != 0 || !S_ISREG(info.st_mode)) {
-      ::close(descriptor_);
-      throw RecordError(Status::kIo, name_ + ": not a regular file");
-    }
-    size_ = static_cast<std::int64_t>(info.st_size);
-  }
-  ~File() { ::close(descriptor_); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-
-  std::int64_t size() const { return size_; }
-
-  // Bytes begin .. begin + count, which the caller knows to lie within size().
-  void read(std::int64_t begin, std::int64_t count, void* out) const {
-    auto* bytes = static_cast<char*>(out);
-    while (count > 0) {
-      const ssize_t got = ::pread(descriptor_, bytes, static_cast<std::size_t>(count), begin);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail_io();
-      if (got == 0) {
-        throw RecordError(Status::kTruncated, name_ + ": became shorter while it was read");
-      }
-      bytes += got;
-      begin += got;
-      count -= got;
-    }
-  }
-
- private:
-  [[noreturn]] void fail_io() const {
-    throw RecordError(Status::kIo, name_ + ": " + std::generic_category().message(errno));
-  }
-
-  std::string name_;
-  int descriptor_ = -1;
-  std::int64_t size_ = 0;
-};
 
 // Refuses names that would reach outside the record's folder.
 inline void check_data_file_name(const std::string& name) {
@@ -92,8 +30,8 @@ inline void check_data_file_name(const std::string& name) {
 
 }  // namespace detail
 
-// Reads and parses `stem`.hea.
-inline Header read_header(const std::string& stem) {
+// Reads and parses `stem`.hea; `strict` refuses what strays from the published syntax.
+inline Header read_header(const std::string& stem, bool strict) {
   const std::string name = detail::base_name(stem) + ".hea";
   const detail::File file(stem + ".hea");
   constexpr std::int64_t kLargest = 16 << 20;
@@ -104,23 +42,25 @@ inline Header read_header(const std::string& stem) {
   std::string text(static_cast<std::size_t>(file.size()), '\0');
   file.read(0, file.size(), text.data());
   try {
-    return parse_header(text);
+    Header header = parse_header(text);
+    if (strict) check_strict(text, header);
+    return header;
   } catch (const RecordError& error) {
     throw RecordError(error.status(), name + ": " + error.what());
   }
 }
 
-// The signals that share one data file; a frame of it holds one sample of each.
+// The signals that share one data file; a frame of it holds samples_per_frame of each.
 struct Group {
   std::string file;
   std::int64_t first = 0;  // index of its first signal
   std::int64_t width = 0;  // its number of signals
   std::int64_t byte_offset = 0;
-  const NativeFormat* format = nullptr;
+  const Format* format = nullptr;
 };
 
 // How the signals lie in files; throws kUnsupported for what only the wfdb package reads.
-inline std::vector<Group> group_signals(const Header& header) {
+inline std::vector<Group> group_signals(const Header& header, bool strict) {
   const auto unsupported = [](const std::string& reason) {
     throw RecordError(Status::kUnsupported, reason);
   };
@@ -129,12 +69,15 @@ inline std::vector<Group> group_signals(const Header& header) {
   for (const std::string& segment : header.segments) detail::check_data_file_name(segment);
   if (header.num_segments != 1) unsupported("several segments");
   if (header.signals.empty()) detail::fail("the header describes no signals");
+  const std::int64_t samples_per_frame = header.signals[0].samples_per_frame;
   std::vector<Group> groups;
   for (std::size_t i = 0; i < header.signals.size(); ++i) {
     const SignalSpec& spec = header.signals[i];
-    const NativeFormat* format = native_format(spec.format);
+    const Format* format = native_format(spec.format);
     if (!format) unsupported("format " + std::to_string(spec.format));
-    if (spec.samples_per_frame != 1) unsupported("several samples per frame");
+    if (spec.samples_per_frame != samples_per_frame) unsupported("unequal samples per frame");
+    // wfdb averages the samples of a frame; this reader keeps them.
+    if (strict && samples_per_frame != 1) unsupported("several samples per frame");
     if (spec.skew != 0) unsupported("skewed signals");
     if (groups.empty() || groups.back().file != spec.file) {
       for (const Group& group : groups) {
@@ -152,46 +95,76 @@ inline std::vector<Group> group_signals(const Header& header) {
   return groups;
 }
 
-// The number of samples a signal, proved against the size of a data file.
-inline std::int64_t samples_in(const Group& group, std::int64_t file_size,
-                               std::int64_t num_samples) {
-  const std::int64_t frame = group.width * group.format->bytes_per_sample;
+// The number of frames, proved against the size of a data file.
+inline std::int64_t frames_in(const Group& group, std::int64_t samples_per_frame,
+                              std::int64_t file_size, std::int64_t stated_frames) {
+  const Format& format = *group.format;
+  const std::int64_t frame = group.width * samples_per_frame;
   const std::int64_t available = std::max<std::int64_t>(0, file_size - group.byte_offset);
+  const std::int64_t frames = samples_in(format, available) / frame;
   const std::string name = detail::base_name(group.file);
-  if (num_samples > available / frame) {
+  if (stated_frames > frames) {
+    const bool countable = stated_frames < (std::int64_t{1} << 58) / frame;
     throw RecordError(Status::kTruncated,
                       name + ": expected " +
-                          std::to_string(group.byte_offset + num_samples * frame) +
-                          " bytes, found " + std::to_string(file_size));
+                          (countable ? std::to_string(group.byte_offset +
+                                                      bytes_of(format, stated_frames * frame)) +
+                                           " bytes"
+                                     : std::to_string(stated_frames) + " frames of " +
+                                           std::to_string(frame) + " samples") +
+                          ", found " + std::to_string(file_size));
   }
-  if (num_samples > 0) return num_samples;
-  if (available % frame != 0 || file_size < group.byte_offset) {
+  if (stated_frames > 0) return stated_frames;
+  // Packed formats may end in an incomplete block; anything else is a part of a frame.
+  const std::int64_t left = available - bytes_of(format, frames * frame);
+  if (file_size < group.byte_offset || left >= format.block_bytes ||
+      (left > 0 && format.block_samples == 1)) {
     throw RecordError(Status::kTruncated, name + ": " + std::to_string(file_size) +
                                               " bytes are no whole number of frames of " +
-                                              std::to_string(frame) + " bytes");
+                                              std::to_string(frame) + " samples");
   }
-  return available / frame;
+  return frames;
 }
 
-// A header and its samples as stored: group after group, each (num_samples, width).
+// Samples as stored: (num_samples, width), in 16 bits or, where Format::wide says so, in 32.
+struct Samples {
+  bool is_wide = false;
+  std::vector<std::int16_t> narrow;
+  std::vector<std::int32_t> wide;
+
+  // visitor(std::vector<int16_t or int32_t>&), whichever is in use.
+  template <typename Visitor>
+  void visit(const Visitor& visitor) {
+    is_wide ? visitor(wide) : visitor(narrow);
+  }
+  template <typename Visitor>
+  void visit(const Visitor& visitor) const {
+    is_wide ? visitor(wide) : visitor(narrow);
+  }
+};
+
+// A header and its samples, group after group.
 struct RawRecord {
   Header header;
   std::vector<Group> groups;
-  std::int64_t num_samples = 0;
-  std::vector<std::vector<std::int16_t>> samples;  // one a group
+  std::int64_t num_samples = 0;  // of a signal
+  double fs = 0.0;               // the header's, times the samples of a frame
+  std::vector<Samples> samples;  // one a group
 };
 
 // One thread's reader; its buffers are used again from record to record.
 class Reader {
  public:
+  explicit Reader(bool strict = false) : strict_(strict) {}
+
   RawRecord record;
 
-  // Parses the header, groups the signals and settles num_samples, reading no samples.
+  // Parses the header and groups the signals, touching no data file.
   void open(const std::string& stem) {
-    record.header = read_header(stem);
+    record.header = read_header(stem, strict_);
     folder_ = detail::folder_of(stem);
     try {
-      record.groups = group_signals(record.header);
+      record.groups = group_signals(record.header, strict_);
     } catch (const RecordError& error) {
       if (error.status() != Status::kUnsupported) {
         throw RecordError(error.status(), detail::base_name(stem) + ".hea: " + error.what());
@@ -199,31 +172,47 @@ class Reader {
       check_segments();
       throw;
     }
+    samples_per_frame_ = record.header.signals[0].samples_per_frame;
+    record.fs = record.header.fs * static_cast<double>(samples_per_frame_);
   }
 
-  void probe(const std::string& stem) {
-    open(stem);
-    measure();
+  // Settles num_samples by the sizes of the data files, reading no samples.
+  void measure() {
+    files_.clear();
+    std::int64_t num_frames = 0;
+    for (const Group& group : record.groups) {
+      files_.emplace_back(folder_ + group.file);
+      const std::int64_t found =
+          frames_in(group, samples_per_frame_, files_.back().size(), record.header.num_samples);
+      if (files_.size() > 1 && found != num_frames) {
+        throw RecordError(Status::kTruncated, group.file + ": holds " + std::to_string(found) +
+                                                  " frames, " + record.groups.front().file + " " +
+                                                  std::to_string(num_frames));
+      }
+      num_frames = found;
+    }
+    if (num_frames == 0) {
+      throw RecordError(Status::kTruncated, record.groups.front().file + ": holds no samples");
+    }
+    record.num_samples = num_frames * samples_per_frame_;
   }
 
-  // Reads the samples of the record that open() found.
-  void read(bool verify) {
+  // Reads the samples of the record that open() found. False if a disk had to be waited for.
+  bool read(bool verify) {
     measure();
+    bool cached = true;
     record.samples.resize(record.groups.size());
     for (std::size_t g = 0; g < record.groups.size(); ++g) {
       const Group& group = record.groups[g];
-      const detail::File file(folder_ + group.file);
-      const std::int64_t count = record.num_samples * group.width;
-      const std::int64_t num_bytes = count * group.format->bytes_per_sample;
-      if (file.size() - group.byte_offset < num_bytes) {
-        samples_in(group, file.size(), record.num_samples);  // shrank since: throws
+      record.samples[g].is_wide = group.format->wide;
+      record.samples[g].visit(
+          [&](auto& samples) { cached = read_group(group, files_[g], samples) && cached; });
+      if (verify) {
+        record.samples[g].visit([&](const auto& samples) { verify_group(group, samples.data()); });
       }
-      bytes_.resize(static_cast<std::size_t>(num_bytes));
-      file.read(group.byte_offset, num_bytes, bytes_.data());
-      record.samples[g].resize(static_cast<std::size_t>(count));
-      decode_16(bytes_.data(), count, record.samples[g].data());
-      if (verify) verify_checksums(group, record.samples[g].data());
     }
+    files_.clear();
+    return cached;
   }
 
  private:
@@ -231,48 +220,90 @@ class Reader {
   void check_segments() const {
     for (const std::string& segment : record.header.segments) {
       if (segment == "~") continue;  // a gap
-      const Header header = read_header(folder_ + segment);
+      const Header header = read_header(folder_ + segment, strict_);
       if (header.num_segments != 1) detail::fail(segment + ".hea: segments within a segment");
       for (const SignalSpec& spec : header.signals) detail::check_data_file_name(spec.file);
     }
   }
 
-  void measure() {
-    std::int64_t num_samples = record.header.num_samples;
-    for (const Group& group : record.groups) {
-      const detail::File file(folder_ + group.file);
-      const std::int64_t found = samples_in(group, file.size(), record.header.num_samples);
-      if (&group != &record.groups.front() && found != num_samples) {
-        throw RecordError(Status::kTruncated,
-                          group.file + ": holds " + std::to_string(found) + " samples a signal, " +
-                              record.groups.front().file + " " + std::to_string(num_samples));
+  template <typename Sample>
+  bool read_group(const Group& group, const detail::File& file, std::vector<Sample>& samples) {
+    const std::int64_t count = record.num_samples * group.width;
+    const std::int64_t num_bytes = bytes_of(*group.format, count);
+    samples.resize(static_cast<std::size_t>(count));
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const bool as_stored = group.format->code == 16;
+#else
+    const bool as_stored = false;
+#endif
+    bool cached = true;
+    if (as_stored) {
+      cached = file.read(group.byte_offset, num_bytes, samples.data());
+    } else {
+      bytes_.resize(static_cast<std::size_t>(num_bytes));
+      cached = file.read(group.byte_offset, num_bytes, bytes_.data());
+      decode(*group.format, bytes_.data(), count, samples.data());
+    }
+    if (samples_per_frame_ > 1) interleave(group.width, samples);
+    if constexpr (sizeof(Sample) == sizeof(std::int32_t)) {
+      for (std::int64_t i = 0; i < group.width && group.format->code == 8; ++i) {
+        const SignalSpec& spec = spec_of(group, i);
+        accumulate(samples.data(), record.num_samples, group.width, i,
+                   spec.initial_value.value_or(spec.adc_zero));
       }
-      num_samples = found;
     }
-    if (num_samples == 0) {
-      throw RecordError(Status::kTruncated, record.groups.front().file + ": holds no samples");
-    }
-    record.num_samples = num_samples;
+    return cached;
   }
 
-  void verify_checksums(const Group& group, const std::int16_t* samples) {
+  // Frames that hold all samples of one signal before the next -> one sample of each in turn.
+  template <typename Sample>
+  void interleave(std::int64_t width, std::vector<Sample>& samples) const {
+    const std::int64_t per_frame = width * samples_per_frame_;
+    std::vector<Sample> frame(static_cast<std::size_t>(per_frame));
+    for (auto begin = samples.begin(); begin != samples.end(); begin += per_frame) {
+      std::copy(begin, begin + per_frame, frame.begin());
+      for (std::int64_t i = 0; i < per_frame; ++i) {
+        begin[i % samples_per_frame_ * width + i / samples_per_frame_] =
+            frame[static_cast<std::size_t>(i)];
+      }
+    }
+  }
+
+  const SignalSpec& spec_of(const Group& group, std::int64_t column) const {
+    return record.header.signals[static_cast<std::size_t>(group.first + column)];
+  }
+
+  template <typename Sample>
+  void verify_group(const Group& group, const Sample* samples) {
     sums_.resize(static_cast<std::size_t>(group.width));
     checksums(samples, record.num_samples, group.width, sums_.data());
     for (std::int64_t i = 0; i < group.width; ++i) {
-      const SignalSpec& spec = record.header.signals[static_cast<std::size_t>(group.first + i)];
+      const SignalSpec& spec = spec_of(group, i);
       const std::uint16_t sum = sums_[static_cast<std::size_t>(i)];
       // Writers state the 16 bits signed or unsigned: both are the same bits.
       if (spec.checksum && static_cast<std::uint16_t>(*spec.checksum) != sum) {
         const bool is_signed = *spec.checksum <= std::numeric_limits<std::int16_t>::max();
-        const int shown = is_signed ? static_cast<std::int16_t>(sum) : sum;
-        throw RecordError(Status::kChecksum, detail::base_name(group.file) + ": checksum of lead " +
-                                                 spec.description + " is " + std::to_string(shown) +
-                                                 ", header says " + std::to_string(*spec.checksum));
+        mismatch(group, spec, "checksum", is_signed ? static_cast<std::int16_t>(sum) : sum,
+                 *spec.checksum);
+      }
+      // Of format 8 it says where the differences begin.
+      if (group.format->code != 8 && spec.initial_value && *spec.initial_value != samples[i]) {
+        mismatch(group, spec, "first sample", samples[i], *spec.initial_value);
       }
     }
   }
 
+  [[noreturn]] static void mismatch(const Group& group, const SignalSpec& spec, const char* what,
+                                    std::int64_t found, std::int64_t stated) {
+    throw RecordError(Status::kChecksum, detail::base_name(group.file) + ": " + what + " of lead " +
+                                             spec.description + " is " + std::to_string(found) +
+                                             ", header says " + std::to_string(stated));
+  }
+
+  bool strict_;
+  std::int64_t samples_per_frame_ = 1;
   std::string folder_;
+  std::vector<detail::File> files_;
   std::vector<std::uint8_t> bytes_;
   std::vector<std::uint16_t> sums_;
 };

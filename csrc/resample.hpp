@@ -1,8 +1,8 @@
 // Polyphase resampling of interleaved signals, and what happens to missing samples on the way.
 //
-// Signals are (T, WIDTH) with WIDTH a multiple of four: a SIMD lane holds one signal, so that every
-// output is the same sum in the same order whatever its neighbours, and results do not depend on
-// how signals are grouped or spread over threads.
+// Signals are (T, WIDTH) with WIDTH a multiple of four: a SIMD lane holds samples of one signal, so
+// that every output is the same sum in the same order whatever its neighbours, and results do not
+// depend on how signals are grouped or spread over threads.
 #pragma once
 
 #include <algorithm>
@@ -10,45 +10,82 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "filter.hpp"
+#include "simd.hpp"
 
 namespace esi {
+
+// What becomes of a gap: missing again (NaN), the straight line that bridges it, or zero.
+enum class NanPolicy { kNan, kInterpolate, kZero };
+
+inline NanPolicy nan_policy_by_name(const std::string& name) {
+  if (name == "nan") return NanPolicy::kNan;
+  if (name == "interpolate") return NanPolicy::kInterpolate;
+  if (name == "zero") return NanPolicy::kZero;
+  throw std::invalid_argument("nan_policy '" + name +
+                              "' is not one of 'nan', 'interpolate', 'zero'");
+}
 
 // Where samples are missing, one flag an input sample; empty when the signal is whole.
 using Mask = std::vector<std::uint8_t>;
 
 namespace detail {
 
-// GCC's and Clang's portable SIMD: SSE on x86-64, NEON on aarch64. Unaligned, may alias floats.
-typedef float Float4 __attribute__((vector_size(16)));
-typedef float Float4Load __attribute__((vector_size(16), aligned(4), may_alias));
-
-// OUTPUTS consecutive outputs at once, so that the sums do not wait for each other.
-template <int WIDTH, int OUTPUTS>
-inline void fir_block(const FilterBank& bank, const float* signal, std::int64_t first,
-                      float* output) {
-  constexpr int kVectors = WIDTH / 4;
+// OUTPUTS consecutive outputs at once, so that the sums do not wait for each other. Two frames are
+// whole vectors for 12 signals as for 4: even taps are summed apart from odd ones, then together.
+// SHARED: all outputs have the same taps (the rate is divided by a whole number).
+template <int VECTOR, int WIDTH, int OUTPUTS, bool SHARED>
+inline __attribute__((always_inline)) void fir_block(const FilterBank& bank, const float* signal,
+                                                     std::int64_t first, float* output) {
+  using Vector = typename VectorOf<VECTOR>::Type;
+  using Load = typename VectorOf<VECTOR>::Load;
+  constexpr int kVectors = 2 * WIDTH / VECTOR;
+  const std::int64_t num_taps = bank.num_taps;
   const float* taps[OUTPUTS];
   const float* inputs[OUTPUTS];
   for (int r = 0; r < OUTPUTS; ++r) {
     const std::int64_t position = (first + r) * bank.ratio.down;
-    taps[r] = bank.taps.data() + (position % bank.ratio.up) * bank.num_taps;
+    taps[r] = bank.taps.data() + (position % bank.ratio.up) * num_taps;
     inputs[r] = signal + (position / bank.ratio.up - bank.left) * WIDTH;
   }
-  Float4 sums[OUTPUTS][kVectors] = {};
-  for (std::int64_t k = 0; k < bank.num_taps; ++k) {
+  Vector sums[OUTPUTS][kVectors] = {};
+  for (std::int64_t k = 0; k < num_taps; k += 2) {
+    Vector weights[kVectors] = {};
     for (int r = 0; r < OUTPUTS; ++r) {
-      const float tap = taps[r][k];
-      const Float4 weight = {tap, tap, tap, tap};
-      const auto* x = reinterpret_cast<const Float4Load*>(inputs[r] + k * WIDTH);
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += weight * x[v];
+      if (r == 0 || !SHARED) {
+        const Vector even = taps[r][k] - Vector{};
+        const Vector odd = taps[r][k + 1] - Vector{};
+        for (int v = 0; v < kVectors; ++v) weights[v] = (v + 1) * VECTOR <= WIDTH ? even : odd;
+        if constexpr (WIDTH % VECTOR != 0) {  // the vector that ends one frame and begins the next
+          constexpr typename VectorOf<VECTOR>::Mask kSecondHalf = {0, 0, 0, 0, -1, -1, -1, -1};
+          weights[WIDTH / VECTOR] = kSecondHalf ? odd : even;
+        }
+      }
+      const auto* x = reinterpret_cast<const Load*>(inputs[r] + k * WIDTH);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += weights[v] * x[v];
     }
   }
   for (int r = 0; r < OUTPUTS; ++r) {
-    std::memcpy(output + (first + r) * WIDTH, sums[r], sizeof(sums[r]));
+    float pair[2 * WIDTH];
+    std::memcpy(pair, sums[r], sizeof(pair));
+    float* out = output + (first + r) * WIDTH;
+    for (int i = 0; i < WIDTH; ++i) out[i] = pair[i] + pair[WIDTH + i];
   }
+}
+
+template <int VECTOR, int WIDTH, bool SHARED>
+inline __attribute__((always_inline)) void fir(const FilterBank& bank, const float* signal,
+                                               std::int64_t num_outputs, float* output) {
+  constexpr int kOutputs = VECTOR == 8 ? 4 : 2;  // as many sums as 16 registers hold
+  std::int64_t j = 0;
+  for (; j + kOutputs <= num_outputs; j += kOutputs) {
+    fir_block<VECTOR, WIDTH, kOutputs, SHARED>(bank, signal, j, output);
+  }
+  for (; j < num_outputs; ++j) fir_block<VECTOR, WIDTH, 1, SHARED>(bank, signal, j, output);
 }
 
 // Continues each signal beyond its ends: `left` and `right` samples around signal[0 .. T).
@@ -97,25 +134,24 @@ inline void bridge_gaps(float* signal, std::int64_t num_samples, int lane, const
   }
 }
 
-// Marks as NaN the outputs whose own stretch of time was missing: each output stands for the
-// inputs nearest to it, and takes over nothing from further away.
+// Marks the outputs whose own stretch of time was missing: each output stands for the inputs
+// nearest to it, and takes over nothing from further away.
 template <int WIDTH>
 inline void mask_outputs(float* output, std::int64_t num_outputs, int lane, const Mask& missing,
-                         Ratio ratio) {
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+                         Ratio ratio, float mark) {
   const auto num_samples = static_cast<std::int64_t>(missing.size());
   // The last output may lie beyond the last input: that one stands for it.
   for (std::int64_t j = 0; j < num_outputs; ++j) {
     const std::int64_t nearest = (2 * j * ratio.down + ratio.up) / (2 * ratio.up);
     const std::int64_t i = std::min(nearest, num_samples - 1);
-    if (missing[static_cast<std::size_t>(i)]) output[j * WIDTH + lane] = kNan;
+    if (missing[static_cast<std::size_t>(i)]) output[j * WIDTH + lane] = mark;
   }
   if (ratio.up >= ratio.down) return;
   const std::int64_t last = output_length(num_samples, ratio) - 1;
   for (std::int64_t i = 0; i < num_samples; ++i) {
     if (!missing[static_cast<std::size_t>(i)]) continue;
     const std::int64_t j = std::min((2 * i * ratio.up + ratio.down) / (2 * ratio.down), last);
-    if (j < num_outputs) output[j * WIDTH + lane] = kNan;
+    if (j < num_outputs) output[j * WIDTH + lane] = mark;
   }
 }
 
@@ -133,43 +169,60 @@ class Resampler {
     bank_ = ratio == Ratio{} ? nullptr : filter_bank(ratio, quality);
     left_ = bank_ ? bank_->left : 0;
     right_ = bank_ ? bank_->right : 0;
-    input_.resize(static_cast<std::size_t>((left_ + num_samples + right_) * WIDTH));
+    constexpr std::size_t kCacheLine = 64;
+    input_.resize(static_cast<std::size_t>((left_ + num_samples + right_) * WIDTH) + kCacheLine);
+    // Vectors that straddle cache lines take twice as long to load.
+    const auto address = reinterpret_cast<std::uintptr_t>(input_.data());
+    const std::size_t shift = (kCacheLine - address % kCacheLine) % kCacheLine / sizeof(float);
+    signal_ = input_.data() + shift + left_ * WIDTH;
     for (Mask& mask : missing) mask.clear();
-    return input_.data() + left_ * WIDTH;
+    return signal_;
   }
 
   // Set by the caller for the lanes with missing samples, between prepare() and run().
   Mask missing[WIDTH];
 
-  // The first `num_outputs` outputs, (num_outputs, WIDTH), NaN where missing.
-  const float* run(std::int64_t num_outputs) {
-    float* signal = input_.data() + left_ * WIDTH;
+  // The first `num_outputs` outputs, (num_outputs, WIDTH), gaps as the policy wants them. A lane
+  // without any sample stays NaN when it is to be interpolated.
+  const float* run(std::int64_t num_outputs, NanPolicy policy) {
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    float* signal = signal_;
     float* result = signal;
-    if (bank_) {
-      for (int lane = 0; lane < WIDTH; ++lane) {
-        if (!missing[lane].empty()) {
-          detail::bridge_gaps<WIDTH>(signal, num_samples_, lane, missing[lane]);
-        }
+    for (int lane = 0; lane < WIDTH; ++lane) {
+      if (!missing[lane].empty()) {
+        detail::bridge_gaps<WIDTH>(signal, num_samples_, lane, missing[lane]);
       }
+    }
+    if (bank_) {
       detail::extend<WIDTH>(signal, num_samples_, left_, right_, quality_->extension);
       output_.resize(static_cast<std::size_t>(num_outputs * WIDTH));
       result = output_.data();
-      constexpr int kOutputs = 3;  // 3 outputs x 12 lanes fit the 16 registers of SSE
-      std::int64_t j = 0;
-      for (; j + kOutputs <= num_outputs; j += kOutputs) {
-        detail::fir_block<WIDTH, kOutputs>(*bank_, signal, j, result);
-      }
-      for (; j < num_outputs; ++j) detail::fir_block<WIDTH, 1>(*bank_, signal, j, result);
+      filter(signal, num_outputs);
     }
     for (int lane = 0; lane < WIDTH; ++lane) {
-      if (!missing[lane].empty()) {
-        detail::mask_outputs<WIDTH>(result, num_outputs, lane, missing[lane], ratio_);
-      }
+      const Mask& mask = missing[lane];
+      if (mask.empty()) continue;
+      const bool has_samples = std::find(mask.begin(), mask.end(), 0) != mask.end();
+      if (policy == NanPolicy::kInterpolate && has_samples) continue;
+      detail::mask_outputs<WIDTH>(result, num_outputs, lane, mask, ratio_,
+                                  policy == NanPolicy::kZero ? 0.0f : kNan);
     }
     return result;
   }
 
  private:
+  void filter(const float* signal, std::int64_t num_outputs) {
+    const FilterBank& bank = *bank_;
+    float* output = output_.data();
+    for_this_cpu([&](auto vector) {
+      if (bank.ratio.up == 1) {
+        detail::fir<vector.value, WIDTH, true>(bank, signal, num_outputs, output);
+      } else {
+        detail::fir<vector.value, WIDTH, false>(bank, signal, num_outputs, output);
+      }
+    });
+  }
+
   std::int64_t num_samples_ = 0;
   std::int64_t left_ = 0;
   std::int64_t right_ = 0;
@@ -177,6 +230,7 @@ class Resampler {
   const Quality* quality_ = nullptr;
   std::shared_ptr<const FilterBank> bank_;
   std::vector<float> input_;
+  float* signal_ = nullptr;  // the first sample, within input_
   std::vector<float> output_;
 };
 
@@ -185,8 +239,8 @@ namespace detail {
 // WIDTH rows of (rows, T) through one Resampler; rows beyond `num_rows` are padding.
 template <int WIDTH>
 inline void resample_block(Resampler<WIDTH>& resampler, const float* x, std::int64_t num_rows,
-                           std::int64_t num_samples, Ratio ratio, const Quality& quality, float* y,
-                           std::int64_t num_outputs) {
+                           std::int64_t num_samples, Ratio ratio, const Quality& quality,
+                           NanPolicy policy, float* y, std::int64_t num_outputs) {
   float* input = resampler.prepare(num_samples, ratio, quality);
   for (int lane = 0; lane < WIDTH; ++lane) {
     for (std::int64_t t = 0; t < num_samples; ++t) {
@@ -199,7 +253,7 @@ inline void resample_block(Resampler<WIDTH>& resampler, const float* x, std::int
       }
     }
   }
-  const float* output = resampler.run(num_outputs);
+  const float* output = resampler.run(num_outputs, policy);
   for (std::int64_t lane = 0; lane < num_rows; ++lane) {
     for (std::int64_t j = 0; j < num_outputs; ++j) {
       y[lane * num_outputs + j] = output[j * WIDTH + lane];
@@ -209,9 +263,9 @@ inline void resample_block(Resampler<WIDTH>& resampler, const float* x, std::int
 
 }  // namespace detail
 
-// (rows, T) -> (rows, output_length(T)). Samples that are not finite are missing: NaN comes out.
+// (rows, T) -> (rows, output_length(T)). Samples that are not finite are missing.
 inline void resample_rows(const float* x, std::int64_t num_rows, std::int64_t num_samples,
-                          Ratio ratio, const Quality& quality, float* y) {
+                          Ratio ratio, const Quality& quality, NanPolicy policy, float* y) {
   const std::int64_t num_outputs = output_length(num_samples, ratio);
   if (num_samples == 0) return;
   Resampler<12> twelve;
@@ -219,9 +273,9 @@ inline void resample_rows(const float* x, std::int64_t num_rows, std::int64_t nu
   while (num_rows > 0) {
     const std::int64_t rows = num_rows > 4 ? std::min<std::int64_t>(num_rows, 12) : num_rows;
     if (rows > 4) {
-      detail::resample_block(twelve, x, rows, num_samples, ratio, quality, y, num_outputs);
+      detail::resample_block(twelve, x, rows, num_samples, ratio, quality, policy, y, num_outputs);
     } else {
-      detail::resample_block(four, x, rows, num_samples, ratio, quality, y, num_outputs);
+      detail::resample_block(four, x, rows, num_samples, ratio, quality, policy, y, num_outputs);
     }
     x += rows * num_samples;
     y += rows * num_outputs;

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from esi_fast.retriever import Document as Document
     from esi_fast.retriever import Retriever as Retriever
     from esi_fast.signal.measure import measure as measure
+    from esi_fast.signal.record_batch import read_records as read_records
     from esi_fast.signal.records import ECGRecord as ECGRecord
     from esi_fast.signal.records import read_record as read_record
-    from esi_fast.signal.records import read_records as read_records
     from esi_fast.signal.resample import resample as resample
     from esi_fast.signal.simulate import simulate as simulate
 
@@ -44,7 +44,7 @@ _HOME = {
     "measure": "signal.measure",
     "ECGRecord": "signal.records",
     "read_record": "signal.records",
-    "read_records": "signal.records",
+    "read_records": "signal.record_batch",
     "resample": "signal.resample",
     "simulate": "signal.simulate",
 }

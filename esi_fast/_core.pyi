@@ -13,6 +13,7 @@ __all__: list[str] = [
     "RecordError",
     "RecordResult",
     "SignalSpec",
+    "instruction_sets",
     "output_length",
     "parse_header",
     "probe_records",
@@ -20,6 +21,8 @@ __all__: list[str] = [
     "read_header",
     "read_record",
     "resample",
+    "to_millivolts",
+    "use_instruction_set",
 ]
 
 class RecordError(Exception):
@@ -50,7 +53,7 @@ class SignalSpec:
     @property
     def gain(self) -> float: ...
     @property
-    def initial_value(self) -> int: ...
+    def initial_value(self) -> int | None: ...
     @property
     def samples_per_frame(self) -> int: ...
     @property
@@ -75,6 +78,8 @@ class Header:
     @property
     def num_signals(self) -> int: ...
     @property
+    def segments(self) -> tuple[str, ...]: ...
+    @property
     def signals(self) -> list[SignalSpec]: ...
 
 class RecordResult:
@@ -96,6 +101,11 @@ class RecordResult:
     @property
     def unresolved(self) -> tuple[str, ...]: ...
 
+def instruction_sets() -> list[str]:
+    """
+    What this CPU can run, best first.
+    """
+
 def output_length(
     num_samples: typing.SupportsInt | typing.SupportsIndex,
     fs_in: typing.SupportsFloat | typing.SupportsIndex,
@@ -105,13 +115,16 @@ def output_length(
     ceil(num_samples * fs_out / fs_in).
     """
 
-def parse_header(text: bytes) -> Header:
+def parse_header(text: bytes, *, strict: bool) -> Header:
     """
     Parse the bytes of a header.
     """
 
 def probe_records(
-    stems: collections.abc.Sequence[bytes], threads: typing.SupportsInt | typing.SupportsIndex
+    stems: collections.abc.Sequence[bytes],
+    *,
+    strict: bool,
+    threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> list[RecordResult]:
     """
     Rate and length of each record, from headers and file sizes.
@@ -124,7 +137,10 @@ def read_batch(
     *,
     fs: typing.SupportsFloat | typing.SupportsIndex,
     quality: str,
+    nan_policy: str,
+    adc_units_per_mv: typing.SupportsFloat | typing.SupportsIndex,
     verify: bool,
+    strict: bool,
     threads: typing.SupportsInt | typing.SupportsIndex,
     lead_of: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
     millivolts: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex],
@@ -133,14 +149,14 @@ def read_batch(
     Read stems[i] into out[rows[i]]: (n, 12, T) float32 mV or int16 uV.
     """
 
-def read_header(stem: bytes) -> Header:
+def read_header(stem: bytes, *, strict: bool) -> Header:
     """
     Read STEM.hea.
     """
 
-def read_record(stem: bytes, verify: bool) -> tuple[Header, numpy.typing.NDArray[numpy.int32]]:
+def read_record(stem: bytes, *, verify: bool, strict: bool) -> tuple[Header, float, numpy.ndarray]:
     """
-    The header of a record and its samples as stored, (num_signals, T) int32.
+    The header of a record, its rate, and its samples as stored, (num_signals, T) int16/int32.
     """
 
 def resample(
@@ -148,7 +164,25 @@ def resample(
     fs_in: typing.SupportsFloat | typing.SupportsIndex,
     fs_out: typing.SupportsFloat | typing.SupportsIndex,
     quality: str,
+    nan_policy: str,
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     (rows, T) -> (rows, ceil(T * fs_out / fs_in)) float32.
+    """
+
+def to_millivolts(
+    samples: numpy.ndarray,
+    *,
+    rows: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    baselines: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    steps: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    missing: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex | None],
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Rows of (num_signals, T) samples: (sample - baseline) * step, NaN where missing.
+    """
+
+def use_instruction_set(name: str) -> None:
+    """
+    Choose one of instruction_sets(); the best one is in use from the start.
     """

@@ -22,6 +22,7 @@ _EXTRA_OF_MODULE = {
     "matplotlib": "plot",
     "sklearn": "eval",
     "jinja2": "eval",
+    "scipy": "eval",
 }
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = ("simulate", "caption", "shard", "pretrain.py", "export", "evaluate", "report", "plot")
+TOOLS = (
+    "simulate",
+    "caption",
+    "shard",
+    "pretrain.py",
+    "export",
+    "evaluate",
+    "report",
+    "plot",
+    "bench",
+)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 import wfdb
 from wfdb_files import MIMIC_ORDER, assert_as_wfdb, samples, write_record
 
-from esi_fast.signal.records import read_record, read_records
+from esi_fast.signal.record_batch import read_records
+from esi_fast.signal.records import read_record
 from esi_fast.signal.resample import resample
 
 # ---- bad records, alone and in a batch
@@ -40,6 +41,8 @@ def test_bad_files_harm_no_other(tmp_path: Path) -> None:
     write_record(tmp_path / "huge", good, length="900000000000")
     write_record(tmp_path / "empty", good[:, :0])
     write_record(tmp_path / "absurd", good, gain="1e-300/V")
+    write_record(tmp_path / "infinite", good, gain="inf/mV")
+    write_record(tmp_path / "first", good, first_of="V1")
     write_record(tmp_path / "rates", good, fs="0.001")
     (tmp_path / "nodata.hea").write_text((tmp_path / "good.hea").read_text().replace("good", "x"))
     write_record(tmp_path / "folder", good)
@@ -58,10 +61,12 @@ def test_bad_files_harm_no_other(tmp_path: Path) -> None:
         "leads": ("leads", "leads.hea: lacks lead(s) V5, V6; it has "),
         "twice": ("leads", "twice.hea: lead V5 occurs twice"),
         "units": ("units", "units.hea: "),
-        "odd": ("truncated", "odd.dat: 1201 bytes are no whole number of frames of 24 bytes"),
+        "odd": ("truncated", "odd.dat: 1201 bytes are no whole number of frames of 12 samples"),
         "huge": ("truncated", "huge.dat: expected 21600000000000 bytes, found 12000"),
         "empty": ("truncated", "empty.dat: holds no samples"),
-        "absurd": ("format", "absurd.hea: lead I has the absurd gain"),
+        "absurd": ("non-finite", "absurd.hea: lead I has the absurd gain"),
+        "infinite": ("non-finite", "infinite.hea: signal 0: gain 'inf/mV' is not finite"),
+        "first": ("checksum", f"first.dat: first sample of lead V1 is {good[6, 0]}, header says "),
         "rates": ("format", "rates.hea: cannot resample"),
         "nodata": ("missing", "x.dat: no such file"),
         "folder": ("io", "folder.dat: not a regular file"),
@@ -142,33 +147,31 @@ def test_int16_saturates_and_says_so(tmp_path: Path) -> None:
 
 def test_formats_the_core_lacks_join_the_batch_through_wfdb(tmp_path: Path) -> None:
     digital = samples(300)
-    digital[2, 10:20] = -2048
-    for name, fmt in (("other", "212"), ("native", "16")):
+    for name, fmt in (("other", "516"), ("native", "16")):
         wfdb.wrsamp(
             name, fs=500, units=["mV"] * 12, sig_name=list(MIMIC_ORDER), fmt=[fmt] * 12,
             d_signal=digital.T.astype(np.int64), adc_gain=[200.0] * 12, baseline=[0] * 12,
             write_dir=str(tmp_path),
         )  # fmt: skip
     stems = [tmp_path / "native", tmp_path / "other"]
-    assert assert_as_wfdb(stems[1]) == "read through wfdb: format 212"
+    assert assert_as_wfdb(stems[1]) == "read through wfdb: format 516"
     for options in ({}, {"fs": 100.0, "duration": 1.0}, {"dtype": "int16"}):
         batch = read_records(stems, **options)  # type: ignore[arg-type]
-        assert batch.status == ("ok", "read through wfdb: format 212")
+        assert batch.status == ("ok", "read through wfdb: format 516")
         assert batch.errors == ("", "")
         assert batch.source_leads == (MIMIC_ORDER, MIMIC_ORDER)
-        if "fs" not in options:  # 212 has its own value for missing samples, all else is equal
-            missing = slice(10, 20)
-            np.testing.assert_array_equal(
-                np.delete(batch.signal[0], missing, axis=1),
-                np.delete(batch.signal[1], missing, axis=1),
-            )
-            lost = batch.signal[1, 2, missing]
-            assert (np.isnan(lost) | (lost == -32768)).all()
-    broken = (tmp_path / "other.hea").read_text().replace(" 212 ", " 999 ")
-    (tmp_path / "other.hea").write_text(broken)
-    batch = read_records(stems)
-    assert batch.status == ("ok", "format")
-    assert batch.errors[1].startswith("other.hea: format 999, and wfdb cannot read it: ")
+        np.testing.assert_array_equal(batch.signal[0], batch.signal[1])
+    header = (tmp_path / "other.hea").read_text()
+    first = digital[0, 0]
+    for wrong, status, message in (
+        (header.replace(" 516 ", " 999 "), "format", "other.hea: format 999, and wfdb cannot"),
+        (header.replace(f" {first} ", " 7 "), "checksum", "other_1.dat: first sample of lead I is"),
+        (header.replace(" 300\n", " 300000000000\n"), "truncated", "other_1.dat: "),
+    ):
+        (tmp_path / "other.hea").write_text(wrong)
+        batch = read_records(stems)
+        assert batch.status == ("ok", status)
+        assert batch.errors[1].startswith(message)
 
 
 def test_a_batch_of_nothing_readable(tmp_path: Path) -> None:

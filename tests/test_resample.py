@@ -208,7 +208,7 @@ def test_integers_and_shapes() -> None:
         (np.ones(9), 500, float("inf"), "hq", "must be positive"),
         (np.ones(9), 1e6, 100, "hq", "more than a factor of 256"),
         (np.ones(9), 1.0, math.pi * 50, "hq", "no fraction"),
-        (np.ones(9), 500, 100, "best", "'best' is not one of 'hq', 'scipy'"),
+        (np.ones(9), 500, 100, "best", "quality must be 'hq' or 'scipy', got 'best'"),
         (np.float64(1.0), 500, 100, "hq", "scalar"),
         (np.ones(9, dtype=np.complex128), 500, 100, "hq", "complex128"),
     ],

@@ -35,19 +35,54 @@ def write_record(
     gain: str = "200.0(0)/mV",
     offset: int = 0,
     checksum_of: str = "",
+    first_of: str = "",
 ) -> Path:
-    """A record of format 16, by hand; the checksum of the lead `checksum_of` is wrong by one."""
+    """A record of format 16, by hand.
+
+    The checksum of the lead `checksum_of`, and the initial value of `first_of`, are wrong by one.
+    """
     sums = digital.sum(axis=1, dtype=np.int64).astype(np.int16).astype(int)
     lines = [f"{stem.name} {len(digital)} {fs} {digital.shape[1] if length is None else length}"]
     for row, lead, checksum in zip(digital, leads, sums, strict=True):
         wrong = int(lead == checksum_of)
-        first = row[0] if row.size else 0
+        first = (row[0] if row.size else 0) + int(lead == first_of)
         kind = f"{fmt}+{offset}" if offset else fmt
         lines.append(f"{stem.name}.dat {kind} {gain} 16 0 {first} {checksum + wrong} 0 {lead}")
     stem.with_name(f"{stem.name}.hea").write_text("\n".join(lines) + "\n")
     prolog = b"\xff" * offset
     stem.with_name(f"{stem.name}.dat").write_bytes(prolog + digital.T.astype("<i2").tobytes())
     return stem
+
+
+def pack(fmt: int, values: npt.NDArray[np.integer]) -> bytes:
+    """The bytes of a format, from samples in the order of the file (of format 8: differences)."""
+    unsigned = values.astype(np.int64)
+    if fmt in (8, 16, 24, 32):
+        width = {8: 1, 16: 2, 24: 3, 32: 4}[fmt]
+        return b"".join(int(v).to_bytes(width, "little", signed=True) for v in unsigned)
+    if fmt == 61:
+        return values.astype(">i2").tobytes()
+    if fmt in (80, 160):
+        return (
+            (unsigned + (128 if fmt == 80 else 32768))
+            .astype(f"<u{1 if fmt == 80 else 2}")
+            .tobytes()
+        )
+    bits, per_block = (12, 2) if fmt == 212 else (10, 3)
+    out = bytearray()
+    for begin in range(0, len(unsigned), per_block):
+        block = [int(v) & ((1 << bits) - 1) for v in unsigned[begin : begin + per_block]]
+        present = len(block)
+        a, b, *more = [*block, 0, 0]
+        if fmt == 212:
+            whole, sizes = bytes([a & 255, a >> 8 | b >> 8 << 4, b & 255]), (0, 2, 3)
+        elif fmt == 311:
+            whole, sizes = (a | b << 10 | more[0] << 20).to_bytes(4, "little"), (0, 2, 3, 4)
+        else:
+            words = (a << 1 | (more[0] & 31) << 11, b << 1 | more[0] >> 5 << 11)
+            whole, sizes = b"".join(w.to_bytes(2, "little") for w in words), (0, 2, 4, 4)
+        out += whole[: sizes[present]]
+    return bytes(out)
 
 
 def assert_as_wfdb(stem: Path, leads: Sequence[str] = STANDARD_LEADS) -> str:

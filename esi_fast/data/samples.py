@@ -18,7 +18,7 @@ from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogues import CatalogueEntry
 from esi_fast.signal.measure import measure as measure_signal
 from esi_fast.signal.quality import assess
-from esi_fast.signal.records import read_records
+from esi_fast.signal.record_batch import read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class SampleMaker:
             "findings": list(findings),
             "concept_key": concept_key_of_report(entry.statements),
             "measurements": measurements,
-            "quality": _quality(signal, ecg),
+            "quality": _quality(signal, ecg, fs),
             "source_leads": list(source_leads),
         }
         if status != "ok":
@@ -147,9 +147,9 @@ def _paraphrase_seed(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
 
 
-def _quality(signal: NDArray[np.float32], ecg: NDArray[np.int16]) -> dict[str, Any]:
+def _quality(signal: NDArray[np.float32], ecg: NDArray[np.int16], fs: float) -> dict[str, Any]:
     """The signal's flags, with leads at the int16 limit (32.767 mV) counted as clipped."""
-    quality: dict[str, Any] = dict(assess(signal))
+    quality: dict[str, Any] = dict(assess(signal, fs))
     at_limit = ((ecg == SATURATED) | (ecg == -SATURATED)).any(axis=1)
     clipped = [
         lead

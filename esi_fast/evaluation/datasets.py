@@ -198,7 +198,7 @@ def _open_ptbxl(
 ) -> EvaluationDataset:
     from esi_fast.cqa.caption import findings_of
     from esi_fast.signal.catalogues import open_catalogue
-    from esi_fast.signal.records import read_records
+    from esi_fast.signal.record_batch import read_records
 
     name_labels: Callable[[Sequence[str]], Iterable[str]] = findings_of
     if labels == "super":

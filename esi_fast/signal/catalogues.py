@@ -342,7 +342,7 @@ class _WfdbFolder(Catalogue):
     def __iter__(self) -> Iterator[CatalogueEntry]:
         for path in self._paths:
             try:
-                comments = _core.read_header(os.fsencode(path)).comments
+                comments = _core.read_header(os.fsencode(path), strict=False).comments
             except _core.RecordError:
                 # Reading the record will say what is wrong with it; here it only lacks its notes.
                 comments = ()

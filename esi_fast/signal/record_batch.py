@@ -1,0 +1,283 @@
+"""Many WFDB records at once, in threads: one array, one rate, one length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from esi_fast.leads import (
+    NUM_LEADS,
+    STANDARD_LEADS,
+    canonical_lead,
+    lead_indices,
+    millivolts_per_unit,
+)
+from esi_fast.signal.records import ECGRecord, RecordPath, load_record, record_stem
+from esi_fast.signal.resample import NanPolicy, Quality, _core, check_choice, resample
+from esi_fast.signal.wfdb_fallback import header_name
+
+MISSING_INT16 = -32768
+_MAX_MICROVOLT = 32767
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBatch:
+    """Many recordings at one rate and of one length.
+
+    Attributes:
+        signal: ``(n, 12, T)``, leads in the standard order; float32 millivolt with NaN where
+            missing, or int16 microvolt with -32768 where missing.
+        status: per record ``"ok"``, ``"read through wfdb: <reason>"``, or why it could not be
+            read: missing, truncated, checksum (or first sample), format, leads, units, non-finite
+            (a gain that gives no finite voltages), unsupported, io, or rate (its sampling rate
+            differs from the batch's and no ``fs`` was asked for).
+        errors: per record one line that says what is wrong; ``""`` for a record that was read.
+        fs: sampling rate, Hz; NaN if none was asked for and no record could be read.
+        clipped: ``(n,)`` bool, the record holds voltages beyond the int16 range.
+        source_leads: per record the lead names as the header spells them; empty where that is not
+            known.
+    """
+
+    signal: npt.NDArray[np.float32] | npt.NDArray[np.int16]
+    status: tuple[str, ...]
+    errors: tuple[str, ...]
+    fs: float
+    clipped: npt.NDArray[np.bool_]
+    source_leads: tuple[tuple[str, ...], ...]
+
+
+def read_records(
+    paths: Sequence[RecordPath],
+    fs: float | None = None,
+    duration: float | None = None,
+    dtype: Literal["float32", "int16"] = "float32",
+    threads: int = 0,
+    *,
+    quality: Quality = "hq",
+    nan_policy: NanPolicy = "nan",
+    adc_units_per_mv: float | None = None,
+    verify: bool = True,
+    strict: bool = False,
+) -> RecordBatch:
+    """Read many WFDB records on threads into one array; a bad file harms no other.
+
+    Each record is read, brought to the standard twelve leads in millivolts, resampled as a whole
+    (see :func:`~esi_fast.signal.resample.resample`) and then cropped, or padded with missing
+    samples at its end. The result does not depend on ``threads``. Where files come from a disk and
+    not from the page cache, 16 to 32 reads are kept in flight; beyond the result, memory is a few
+    records a thread.
+
+    Args:
+        paths: records, with or without ``.hea``.
+        fs: wanted rate, Hz. Default: that of the first record whose files are sound; records at
+            other rates get the status ``"rate"``.
+        duration: wanted length, s. Default: that of the longest record.
+        dtype: ``"float32"`` (mV, NaN = missing) or ``"int16"`` (1 uV a step, -32768 = missing,
+            saturated at +-32767 and then flagged as ``clipped``).
+        threads: 0 takes as many as there are usable CPUs.
+        quality: resampling filter, ``"hq"`` or ``"scipy"``.
+        nan_policy: what missing samples become, as in ``resample``; ``"zero"`` also pads with 0.
+        adc_units_per_mv: the gain of every lead, in place of the headers' gains, units and
+            baselines (the zero is then the header's ADC zero): for archives whose headers hold
+            no calibration, such as LUDB.
+        verify: check the samples against the headers' checksums and initial values.
+        strict: as in ``read_record``.
+
+    Raises:
+        ValueError: an argument makes no sense; the message names it.
+    """
+    _check_arguments(fs, duration, adc_units_per_mv, threads)
+    check_choice("dtype", dtype, ("float32", "int16"))
+    check_choice("quality", quality, get_args(Quality))
+    check_choice("nan_policy", nan_policy, get_args(NanPolicy))
+    num_threads = threads or len(os.sched_getaffinity(0))
+    options = _Options(quality, nan_policy, adc_units_per_mv, verify, strict)
+    batch = _Batch([record_stem(path) for path in paths], options)
+    num_samples = 0
+    if fs is None or duration is None:
+        sizes = batch.probe(num_threads)
+        if fs is None:
+            fs = next(iter(sizes.values()))[1] if sizes else float("nan")
+            for index, (_, own_fs) in list(sizes.items()):
+                if own_fs != fs:
+                    del sizes[index]
+                    batch.fail(index, "rate", f"sampled at {own_fs:g} Hz, not {fs:g}: pass fs=")
+        for index, (length, own_fs) in sizes.items():
+            try:
+                num_samples = max(num_samples, _core.output_length(length, own_fs, fs))
+            except ValueError as error:
+                batch.fail(index, "format", str(error))
+    if duration is not None and fs == fs:
+        num_samples = _num_samples(duration, fs)
+
+    # Not filled: the core writes every sample of the rows it is given.
+    out = np.empty((len(batch.stems), NUM_LEADS, num_samples), dtype=dtype)
+    batch.read(out, fs, num_threads)
+    return RecordBatch(
+        signal=out,
+        status=tuple(batch.status),
+        errors=tuple(batch.errors),
+        fs=float(fs),
+        clipped=batch.clipped,
+        source_leads=tuple(batch.source_leads),
+    )
+
+
+def _check_arguments(
+    fs: float | None, duration: float | None, adc_units_per_mv: float | None, threads: int
+) -> None:
+    positive = (
+        ("fs", fs, "a positive number of Hz"),
+        ("duration", duration, "a positive number of s"),
+        ("adc_units_per_mv", adc_units_per_mv, "a positive number"),
+    )
+    for name, value, what in positive:
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be {what}, got {value}")
+    if threads < 0:
+        raise ValueError(f"threads must be 0 (all CPUs) or more, got {threads}")
+
+
+def _num_samples(duration: float, fs: float) -> int:
+    num_samples = round(duration * fs)
+    if num_samples < 1:
+        raise ValueError(f"duration {duration} s is less than one sample at {fs} Hz")
+    return num_samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    quality: Quality
+    nan_policy: NanPolicy
+    adc_units_per_mv: float | None
+    verify: bool
+    strict: bool
+
+
+class _Batch:
+    """What is known of each record of a batch while it is being read."""
+
+    def __init__(self, stems: list[str], options: _Options) -> None:
+        n = len(stems)
+        self.stems = stems
+        self.options = options
+        self.status = ["ok"] * n
+        self.errors = [""] * n
+        self.source_leads: list[tuple[str, ...]] = [()] * n
+        self.clipped = np.zeros(n, dtype=np.bool_)
+        self.through_wfdb: dict[int, ECGRecord] = {}
+
+    def fail(self, index: int, status: str, error: str) -> None:
+        self.status[index], self.errors[index] = status, error
+        self.through_wfdb.pop(index, None)
+
+    def native(self) -> list[int]:
+        """The records that the core is to read."""
+        return [index for index, status in enumerate(self.status) if status == "ok"]
+
+    def fall_back(self, index: int) -> None:
+        try:
+            record = load_record(
+                self.stems[index], STANDARD_LEADS, self.options.verify, self.options.strict,
+                self.options.adc_units_per_mv,
+            )  # fmt: skip
+        except _core.RecordError as error:
+            self.fail(index, *error.args)
+        else:
+            self.status[index], self.errors[index] = record.status, ""
+            self.source_leads[index] = record.source_leads
+            self.through_wfdb[index] = record
+
+    def probe(self, num_threads: int) -> dict[int, tuple[int, float]]:
+        """Number of samples and rate of every record that can be read."""
+        sizes: dict[int, tuple[int, float]] = {}
+        encoded = [os.fsencode(stem) for stem in self.stems]
+        results = _core.probe_records(encoded, strict=self.options.strict, threads=num_threads)
+        for index, result in enumerate(results):
+            if result.status == "ok":
+                sizes[index] = result.num_samples, result.fs
+                continue
+            self.fail(index, result.status, result.error)
+            if result.status == "unsupported":
+                self.fall_back(index)
+                if record := self.through_wfdb.get(index):
+                    sizes[index] = record.signal.shape[1], record.fs
+        return sizes
+
+    def read(self, out: npt.NDArray[np.generic], fs: float, num_threads: int) -> None:
+        """Fill the rows of ``out``."""
+        # The core knows no lead names and no units. It returns a record unread whose names are
+        # not in these tables; they are looked up once, and the record is read in the next turn.
+        lead_of = {lead: index for index, lead in enumerate(STANDARD_LEADS)}
+        millivolts = {"mV": millivolts_per_unit("mV")}
+        options = self.options
+        pending = self.native()
+        blank = 0 if options.nan_policy == "zero" else _missing(out.dtype)
+        out[[index for index in range(len(out)) if index not in set(pending)]] = blank
+        while pending:
+            results = _core.read_batch(
+                [os.fsencode(self.stems[index]) for index in pending], pending, out,
+                fs=fs, quality=options.quality, nan_policy=options.nan_policy,
+                adc_units_per_mv=options.adc_units_per_mv or 0.0, verify=options.verify,
+                strict=options.strict, threads=num_threads, lead_of=lead_of, millivolts=millivolts,
+            )  # fmt: skip
+            unresolved = []
+            for index, result in zip(pending, results, strict=True):
+                if result.status == "unresolved":
+                    unresolved.append(index)
+                    for entry in result.unresolved:
+                        _resolve(entry, lead_of, millivolts)
+                else:
+                    self._take(index, result)
+            pending = unresolved
+        for index, record in self.through_wfdb.items():
+            self.clipped[index] = _place(record, fs, options, out[index])
+
+    def _take(self, index: int, result: _core.RecordResult) -> None:
+        self.status[index], self.errors[index] = result.status, result.error
+        self.clipped[index] = result.clipped
+        if result.source_leads:
+            self.source_leads[index] = tuple(result.source_leads.split("\n"))
+        if result.status == "unsupported":
+            self.fall_back(index)
+        elif result.status == "leads":
+            try:
+                lead_indices(self.source_leads[index])
+            except ValueError as error:
+                self.errors[index] = f"{header_name(self.stems[index])}: {error}"
+
+
+def _resolve(entry: str, lead_of: dict[str, int], millivolts: dict[str, float]) -> None:
+    kind, _, name = entry.partition(" ")
+    if kind == "lead":
+        lead = canonical_lead(name)
+        lead_of[name] = -1 if lead is None else STANDARD_LEADS.index(lead)
+        return
+    try:
+        millivolts[name] = millivolts_per_unit(name)
+    except ValueError:
+        millivolts[name] = float("nan")
+
+
+def _missing(dtype: np.dtype[np.generic]) -> float:
+    return MISSING_INT16 if dtype == np.int16 else float("nan")
+
+
+def _place(record: ECGRecord, fs: float, options: _Options, row: npt.NDArray[np.generic]) -> bool:
+    """Write a record read through wfdb into its row of a batch; True if it was clipped."""
+    signal = resample(record.signal, record.fs, fs, options.quality, options.nan_policy)
+    signal = signal[:, : row.shape[1]]
+    clipped = False
+    if row.dtype == np.int16:
+        microvolt = signal * np.float32(1000)
+        clipped = bool((np.abs(microvolt) > _MAX_MICROVOLT + 0.5).any())
+        missing = np.isnan(microvolt)
+        microvolt = np.rint(microvolt.clip(-_MAX_MICROVOLT, _MAX_MICROVOLT))
+        signal = np.where(missing, MISSING_INT16, microvolt)
+    row[:, : signal.shape[1]] = signal
+    return clipped

@@ -1,0 +1,148 @@
+"""Every native format against wfdb, sample by sample, on files packed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import wfdb
+
+from esi_fast import _core
+from esi_fast.signal.record_batch import read_records
+from esi_fast.signal.records import read_record
+from tests.wfdb_files import assert_as_wfdb, pack
+
+# Range of the samples; the lowest value of all but format 8 means "missing".
+BITS = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12, 310: 10, 311: 10}
+LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6", "x", "y", "z")
+
+
+def random_samples(fmt: int, num_signals: int, length: int, seed: int) -> npt.NDArray[np.int64]:
+    """(num_signals, length) over the whole range, its ends and the missing value included."""
+    rng = np.random.default_rng([fmt, num_signals, length, seed])
+    low, high = -(1 << (BITS[fmt] - 1)), (1 << (BITS[fmt] - 1)) - 1
+    values = rng.integers(low, high, (num_signals, length), endpoint=True)
+    values.flat[rng.integers(values.size, size=3)] = low, low, high
+    return values
+
+
+def write(
+    folder: Path,
+    fmt: int,
+    values: npt.NDArray[np.int64],
+    *,
+    samples_per_frame: int = 1,
+    offset: int = 0,
+    stated: bool = True,
+) -> tuple[Path, npt.NDArray[np.int64]]:
+    """A record of one format, and the samples that a reader must find in it."""
+    num_signals, length = values.shape
+    frames = values.reshape(num_signals, -1, samples_per_frame).transpose(1, 0, 2)
+    initial = np.arange(num_signals) - 5
+    digital = values if fmt != 8 else initial[:, None] + values.cumsum(axis=1)
+    first = initial if fmt == 8 else digital[:, 0]
+    frames_stated = length // samples_per_frame if stated else ""
+    kind = f"{fmt}x{samples_per_frame}" if samples_per_frame > 1 else str(fmt)
+    lines = [f"r {num_signals} 250 {frames_stated}"]
+    for row in range(num_signals):
+        checksum = int(digital[row].sum()) & 0xFFFF
+        checksum -= 0x10000 if row % 2 and checksum > 0x7FFF else 0  # signed or not, both occur
+        lines.append(
+            f"r.dat {kind}+{offset} {200 + row}({row - 7})/mV 12 0 {first[row]} {checksum} 0 "
+            f"{LEADS[row]}"
+        )
+    (folder / "r.hea").write_text("\n".join(lines) + "\n")
+    (folder / "r.dat").write_bytes(b"\xa5" * offset + pack(fmt, frames.ravel()))
+    return folder / "r", digital
+
+
+@pytest.mark.parametrize("fmt", BITS)
+@pytest.mark.parametrize("num_signals", range(1, 16))
+def test_formats_are_as_wfdb_reads_them(tmp_path: Path, fmt: int, num_signals: int) -> None:
+    for length in (1, 2, 3, 4, 5, 37):
+        for offset, stated in ((0, True), (24, True), (7, False)):
+            values = random_samples(fmt, num_signals, length, offset)
+            stem, digital = write(tmp_path, fmt, values, offset=offset, stated=stated)
+            if not stated and fmt in (310, 311) and (num_signals * length) % 3:
+                continue  # padding of the last block may look like one sample more
+            assert assert_as_wfdb(stem, LEADS[: min(num_signals, 12)]) == "ok"
+            np.testing.assert_array_equal(read_record(stem, leads=["I"]).digital, digital)
+
+
+@pytest.mark.parametrize("fmt", BITS)
+def test_batches_are_as_single_records(tmp_path: Path, fmt: int) -> None:
+    for num_signals in (12, 15):
+        stem, _ = write(tmp_path, fmt, random_samples(fmt, num_signals, 41, 0))
+        record = read_record(stem)
+        for isa in _core.instruction_sets():
+            _core.use_instruction_set(isa)
+            batch = read_records([stem, stem], threads=2)
+            assert batch.status == ("ok", "ok")
+            for signal in batch.signal:
+                np.testing.assert_array_equal(np.isnan(signal), np.isnan(record.signal))
+                np.testing.assert_array_max_ulp(
+                    np.nan_to_num(signal), np.nan_to_num(record.signal), maxulp=1
+                )
+        _core.use_instruction_set(_core.instruction_sets()[0])
+
+
+@pytest.mark.parametrize("fmt", [8, 16, 24, 212, 310, 311])
+@pytest.mark.parametrize("samples_per_frame", [2, 3])
+def test_samples_of_a_frame_are_kept(tmp_path: Path, fmt: int, samples_per_frame: int) -> None:
+    values = random_samples(fmt, 12, 6 * samples_per_frame, 0)
+    stem, digital = write(tmp_path, fmt, values, samples_per_frame=samples_per_frame)
+    record = read_record(stem)
+    oracle = wfdb.rdrecord(str(stem), physical=False, smooth_frames=False)
+    np.testing.assert_array_equal(record.digital, np.stack(oracle.e_d_signal))
+    np.testing.assert_array_equal(record.digital, digital)
+    assert (record.status, record.fs) == ("ok", 250.0 * samples_per_frame)
+    batch = read_records([stem])
+    assert (batch.fs, batch.signal.shape) == (record.fs, (1, *record.signal.shape))
+    np.testing.assert_array_max_ulp(
+        np.nan_to_num(batch.signal[0]), np.nan_to_num(record.signal), maxulp=1
+    )
+    # strict: as wfdb does by default, which averages them
+    strict = read_record(stem, strict=True)
+    averaged = wfdb.rdrecord(str(stem), physical=False)
+    np.testing.assert_array_equal(strict.digital, averaged.d_signal.T)
+    assert (strict.status, strict.fs) == ("read through wfdb: several samples per frame", 250.0)
+
+
+def test_unequal_samples_per_frame_go_through_wfdb(tmp_path: Path) -> None:
+    stem, _ = write(tmp_path, 16, random_samples(16, 3, 30, 0))
+    header = stem.with_suffix(".hea")
+    lines = header.read_text().replace("r 3 250 30", "r 3 250 18").splitlines()
+    lines[1:] = [
+        line.replace("16+0", kind)
+        for line, kind in zip(lines[1:], ("16x2+0", "16x2+0", "16+0"), strict=True)
+    ]
+    header.write_text("\n".join(lines))
+    status = read_record(stem, leads=["I", "III"], verify=False).status
+    assert status == "read through wfdb: unequal samples per frame"
+
+
+def test_mixed_formats_in_one_record(tmp_path: Path) -> None:
+    lines = ["mixed 12 500 7"]
+    expected = []
+    for row, fmt in enumerate((16, 212, 24, 8, 80, 310, 311, 61, 160, 32, 16, 212)):
+        values = random_samples(fmt, 1, 7, row)
+        lines.append(f"d{row} {fmt} 100 12 0 0 0 0 {LEADS[row]}")
+        (tmp_path / f"d{row}").write_bytes(pack(fmt, values[0]))
+        expected.append(values[0].cumsum() if fmt == 8 else values[0])
+    (tmp_path / "mixed.hea").write_text("\n".join(lines))
+    record = read_record(tmp_path / "mixed", verify=False)
+    np.testing.assert_array_equal(record.digital, expected)
+    batch = read_records([tmp_path / "mixed"], verify=False)
+    np.testing.assert_array_equal(batch.signal[0], record.signal)
+
+
+@pytest.mark.parametrize("fmt", BITS)
+def test_one_byte_less_is_truncated(tmp_path: Path, fmt: int) -> None:
+    stem, _ = write(tmp_path, fmt, random_samples(fmt, 12, 35, 0))
+    data = stem.with_suffix(".dat")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"r\.dat: expected .* bytes, found"):
+        read_record(stem)
+    assert read_records([stem], fs=250, duration=1).status == ("truncated",)
