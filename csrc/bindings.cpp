@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "header.hpp"
+#include "lanes.hpp"
 #include "reader.hpp"
 #include "record.hpp"
 #include "resample.hpp"

@@ -119,24 +119,40 @@ void scale_frames(const Sample* samples, std::int64_t num_frames, const double* 
 
 namespace detail {
 
-// Four frames of four neighbouring leads, from frame-major to lead-major.
-inline __attribute__((always_inline)) void transpose_4x4(const float* x, float* const (&rows)[4],
-                                                         std::int64_t t) {
-  using Vector = VectorOf<4>::Type;
-  using Load = VectorOf<4>::Load;
-  Vector f[4];
-  for (int i = 0; i < 4; ++i) f[i] = *reinterpret_cast<const Load*>(x + i * kNumLeads);
-  const Vector low01 = __builtin_shufflevector(f[0], f[1], 0, 4, 1, 5);
-  const Vector high01 = __builtin_shufflevector(f[0], f[1], 2, 6, 3, 7);
-  const Vector low23 = __builtin_shufflevector(f[2], f[3], 0, 4, 1, 5);
-  const Vector high23 = __builtin_shufflevector(f[2], f[3], 2, 6, 3, 7);
+// Four neighbouring leads of VECTOR frames, from frame-major to lead-major.
+template <int VECTOR>
+inline __attribute__((always_inline)) void transpose_block(const float* x, float* const* rows,
+                                                           std::int64_t t) {
+  using Vector = typename VectorOf<VECTOR>::Type;
+  using Load = typename VectorOf<VECTOR>::Load;
+  using Quad = VectorOf<4>::Load;
+  const auto frame = [&](int i) { return *reinterpret_cast<const Quad*>(x + i * kNumLeads); };
   const auto store = [&](int row, Vector value) {
     *reinterpret_cast<Load*>(rows[row] + t) = value;
   };
-  store(0, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
-  store(1, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
-  store(2, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
-  store(3, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
+  if constexpr (VECTOR == 8) {
+    Vector f[4];  // frame i in the low half, frame i + 4 in the high one
+    for (int i = 0; i < 4; ++i) {
+      f[i] = __builtin_shufflevector(frame(i), frame(i + 4), 0, 1, 2, 3, 4, 5, 6, 7);
+    }
+    const Vector low01 = __builtin_shufflevector(f[0], f[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    const Vector high01 = __builtin_shufflevector(f[0], f[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vector low23 = __builtin_shufflevector(f[2], f[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    const Vector high23 = __builtin_shufflevector(f[2], f[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    store(0, __builtin_shufflevector(low01, low23, 0, 1, 8, 9, 4, 5, 12, 13));
+    store(1, __builtin_shufflevector(low01, low23, 2, 3, 10, 11, 6, 7, 14, 15));
+    store(2, __builtin_shufflevector(high01, high23, 0, 1, 8, 9, 4, 5, 12, 13));
+    store(3, __builtin_shufflevector(high01, high23, 2, 3, 10, 11, 6, 7, 14, 15));
+  } else {
+    const Vector low01 = __builtin_shufflevector(frame(0), frame(1), 0, 4, 1, 5);
+    const Vector high01 = __builtin_shufflevector(frame(0), frame(1), 2, 6, 3, 7);
+    const Vector low23 = __builtin_shufflevector(frame(2), frame(3), 0, 4, 1, 5);
+    const Vector high23 = __builtin_shufflevector(frame(2), frame(3), 2, 6, 3, 7);
+    store(0, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
+    store(1, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
+    store(2, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
+    store(3, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
+  }
 }
 
 }  // namespace detail
@@ -144,14 +160,19 @@ inline __attribute__((always_inline)) void transpose_4x4(const float* x, float* 
 // (num_frames, 12) -> rows[lane][0 .. num_frames).
 inline void transpose_frames(const float* x, std::int64_t num_frames,
                              float* const (&rows)[kNumLeads]) {
-  for (int lane = 0; lane < kNumLeads; lane += 4) {
-    float* const four[4] = {rows[lane], rows[lane + 1], rows[lane + 2], rows[lane + 3]};
-    std::int64_t t = 0;
-    for (; t + 4 <= num_frames; t += 4) detail::transpose_4x4(x + t * kNumLeads + lane, four, t);
-    for (; t < num_frames; ++t) {
-      for (int i = 0; i < 4; ++i) four[i][t] = x[t * kNumLeads + lane + i];
+  float* const* all_rows = rows;
+  for_this_cpu([&](auto vector) {
+    constexpr std::int64_t kFrames = vector.value;
+    for (int lane = 0; lane < kNumLeads; lane += 4) {
+      std::int64_t t = 0;
+      for (; t + kFrames <= num_frames; t += kFrames) {
+        detail::transpose_block<vector.value>(x + t * kNumLeads + lane, all_rows + lane, t);
+      }
+      for (; t < num_frames; ++t) {
+        for (int i = 0; i < 4; ++i) all_rows[lane + i][t] = x[t * kNumLeads + lane + i];
+      }
     }
-  }
+  });
 }
 
 // (num_frames, width) -> rows of num_frames, tile by tile so that each stays in the cache.

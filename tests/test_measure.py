@@ -1,4 +1,4 @@
-"""Machine measurements, R peaks and quality flags."""
+"""Machine measurements and R peaks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from esi_fast.signal.measure import intervals_from_machine, measure, r_peaks
-from esi_fast.signal.quality import assess
 from esi_fast.signal.records import read_record
-from esi_fast.signal.simulate import simulate
 
 
 def test_the_published_example_row_of_mimic_iv_ecg(shared_data: Path) -> None:
@@ -59,32 +57,3 @@ def test_signals_without_beats_give_nothing() -> None:
         assert np.isnan(found.heart_rate)
         assert len(found.fiducials["II"]["r_peak"]) == 0
     assert len(r_peaks(np.zeros((12, 100), np.float32), 500.0)) == 0
-
-
-def test_quality_names_what_is_wrong() -> None:
-    signal = next(simulate(1, seed=2)).signal
-    assert assess(signal) == {}
-    signal[3] = 0.004
-    signal[7, 1000:1500] = np.nan
-    signal[8, 2000:2050] = signal[8].max() + 2
-    signal[10] *= 100
-    assert assess(signal) == {
-        "flat": ["aVR"],
-        "missing": {"V2": 0.1},
-        "clipped": ["V3", "V5"],
-    }
-    signal[0] = np.nan
-    assert assess(signal)["flat"] == ["I", "aVR"]
-
-
-def test_quality_refuses_another_shape() -> None:
-    with pytest.raises(ValueError, match=r"must be \(12, T\)"):
-        assess(np.zeros((11, 100), np.float32))
-
-
-def test_a_quiet_stretch_under_a_tall_r_is_not_clipped() -> None:
-    signal = np.zeros((12, 1000), np.float32)
-    signal += np.sin(np.arange(1000) / 7)[None].astype(np.float32) * 0.05
-    signal[:, ::200] = 1.2
-    signal[:, -30:] = -0.1
-    assert "clipped" not in assess(signal)

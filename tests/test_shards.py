@@ -33,6 +33,7 @@ from esi_fast.data.shard_index import ShardWriter, build_index, read_index_file,
 from esi_fast.data.shards import split_of, write_shards
 from esi_fast.data.verify import verify_shards
 from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.quality import assess
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_json_and_caption(built: Path, tree: Tree, captions: CaptionDictionary) 
             "findings": list(findings),
             "concept_key": concept_key_of(findings),
             "measurements": {"heart_rate": 60.0 + number},
-            "quality": {},
+            "quality": assess((signal_of(number) / ADC_PER_MV).astype(np.float32), 500.0),
             "source_leads": list(FILE_ORDER),
         }
         expected = compose(
@@ -197,13 +198,13 @@ def test_missing_and_saturated_samples(tmp_path: Path) -> None:
     assert (ecg[2, 10:20] == -32768).all()
     assert (ecg == -32768).sum() == 10
     assert (ecg[7, 5], ecg[8, 5]) == (32767, -32767)
-    assert json.loads(sample["json"])["quality"] == {
-        "missing": {"III": 0.01},
-        "clipped": ["V2", "V3"],
-    }
-    assert summary.quality == {"missing": 1, "clipped": 1}
+    quality = json.loads(sample["json"])["quality"]
+    assert quality["missing"] == {"III": 0.01}
+    assert quality["clipped"] == quality["out_of_range"] == ["V2", "V3"]
+    # Noise has other flags too: its limb leads contradict each other, and it has power at 50 Hz.
+    assert summary.quality == dict.fromkeys(quality, 1)
     (row,) = rows_of(out / "records.csv")
-    assert row["quality"] == "clipped;missing"
+    assert row["quality"] == ";".join(sorted(quality))
 
 
 def test_short_records_are_padded_as_missing(tmp_path: Path) -> None:

@@ -228,12 +228,12 @@ class _Segments:
 
 
 def _segments(signal: Signal, fs: float) -> _Segments:
-    weights = _weights(fs)
-    parts = _split(signal, len(weights))
+    parts = _split(signal, _BLOCKS * _block(fs))
     num_leads, num_segments, _ = parts.shape
-    # As one matrix: a product per lead takes twice the time.
-    product = parts.reshape(num_leads * num_segments, len(weights)) @ weights
-    product = product.reshape(num_leads, num_segments, weights.shape[1])
+    if not num_segments:
+        return _Segments(signal[:, :0], signal[:, :0, None])
+    # A product per lead: one of all leads is large enough for BLAS to wake its other threads.
+    product = parts @ _weights(fs)
     waves = np.square(product[:, :, _BLOCKS:])
     return _Segments(
         blocks=product[:, :, :_BLOCKS].reshape(num_leads, num_segments * _BLOCKS),
@@ -262,21 +262,22 @@ def _clipped(signal: Signal, blocks: Signal, low: Signal, high: Signal, fs: floa
     if not blocks.shape[1]:
         return clipped
     run = max(CLIPPED_SAMPLES, round(CLIPPED_S * fs))
-    # Such a run holds a whole block, so that a lead without such a block needs no scan.
+    # Such a run holds a whole block, which spares most leads the scan.
     at_high = blocks.max(axis=1) > high - _SAME_MV
     at_low = blocks.min(axis=1) < low + _SAME_MV
-    if not (at_high | at_low).any():
-        return clipped
     for extreme, at_extreme in ((high, at_high), (low, at_low)):
         for lead in np.flatnonzero(at_extreme):
+            resting = signal[lead] == extreme[lead]
+            if np.count_nonzero(resting) < run:
+                continue
             baseline = np.sort(blocks[lead])[blocks.shape[1] // 2]
             if abs(extreme[lead] - baseline) > SATURATION_MV:
-                clipped[lead] |= _rests(signal[lead] == extreme[lead], run, round(HELD_S * fs))
+                clipped[lead] |= _rests(resting, run, round(HELD_S * fs))
     return clipped
 
 
 def _rests(at_extreme: Mask, run: int, held: int) -> bool:
-    """Whether a run has ``run`` samples, or more than ``held`` where it touches an end."""
+    """Whether a run has ``run`` samples at least, and ``held`` if it touches an end."""
     edges = np.flatnonzero(np.diff(at_extreme, prepend=False, append=False))
     starts, ends = edges[::2], edges[1::2]
     touches = (starts == 0) | (ends == len(at_extreme))
@@ -319,8 +320,9 @@ def _wander(blocks: Signal, rate: float) -> NDArray[np.float64]:
     seconds = blocks.shape[1] / rate
     if seconds < _WANDER_S:
         return np.zeros(len(blocks))
-    means = blocks.reshape(-1, _BLOCKS) @ np.full(_BLOCKS, 1 / _BLOCKS, np.float32)
-    spectrum = means.reshape(-1, num_segments) @ _slow_waves(num_segments, seconds)
+    parts = blocks.reshape(len(blocks), num_segments, _BLOCKS)
+    means = parts @ np.full(_BLOCKS, 1 / _BLOCKS, np.float32)
+    spectrum = means @ _slow_waves(num_segments, seconds)
     level: NDArray[np.float64] = 1000 * np.sqrt(np.square(spectrum, dtype=np.float64).sum(axis=1))
     return level
 

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from esi_fast.leads import STANDARD_LEADS
 
-# Residual RMS over that of the limb leads: at most 0.021 on 503 recordings in ADC units, 0.09 and
-# more on LUDB's 120 with a gain of its own for each lead. The floor spares quantised small signals.
+# Residual RMS over that of the limb leads: at most 0.021 on 503 recordings in ADC units, 0.155 and
+# more (of a record's worst) on LUDB's 120 with a gain of its own for each lead. The floor spares
+# small signals in steps of 5 uV.
 EQUATION_TOLERANCE = 0.05
 EQUATION_FLOOR_MV = 0.005
-# A limb lead's range over that of the largest of I, II and III, on the average beat: 0.146 and more
+# A limb lead's range over that of the largest of I, II and III, on the average beat: 0.139 and more
 # on the same 503 recordings.
 FLAT_LIMB_SHARE = 0.1
 # Correlation of I (or II) with V6 on the average beat, and what the sum of the correlations of
@@ -35,6 +36,7 @@ _FAINT_FLAT, _FAINT_OPPOSED, _FAINT_ORDER = 0.25, -0.1, 0.02
 
 _BEAT_S = (0.30, 0.35)  # the window before and after a beat
 _MIN_BEATS = 3
+_MIN_RATE = 50.0  # Hz; below, a P wave is not told from the QRS complex
 _QRS_S = 0.08
 _PART_S = 0.12  # less between two steep stretches, and they are one complex
 # Reversals are judged on the eight leads from which the others follow: I, II, V1..V6.
@@ -164,7 +166,7 @@ def suspect_reversals(
     leads = blocks[_INDEPENDENT]
     limbs_agree = limbs_agree and bool(sound[:2].any())
     chest_sound = bool(sound[2:].all())
-    if not (limbs_agree or chest_sound) or not _is_suspicious(leads, rate):
+    if rate < _MIN_RATE or not (limbs_agree or chest_sound) or not _is_suspicious(leads, rate):
         return []
     before, after = (round(seconds * rate) for seconds in _BEAT_S)
     peaks = find_beats(leads[sound], rate)

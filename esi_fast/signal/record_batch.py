@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -218,7 +219,7 @@ class _Batch:
         options = self.options
         pending = self.native()
         blank = 0 if options.nan_policy == "zero" else _missing(out.dtype)
-        out[[index for index in range(len(out)) if index not in set(pending)]] = blank
+        out[[status != "ok" for status in self.status]] = blank
         while pending:
             results = _core.read_batch(
                 [os.fsencode(self.stems[index]) for index in pending], pending, out,
@@ -239,17 +240,22 @@ class _Batch:
             self.clipped[index] = _place(record, fs, options, out[index])
 
     def _take(self, index: int, result: _core.RecordResult) -> None:
-        self.status[index], self.errors[index] = result.status, result.error
+        status = result.status
+        self.status[index], self.errors[index] = status, result.error
         self.clipped[index] = result.clipped
-        if result.source_leads:
-            self.source_leads[index] = tuple(result.source_leads.split("\n"))
-        if result.status == "unsupported":
+        self.source_leads[index] = _lead_names(result.source_leads)
+        if status == "unsupported":
             self.fall_back(index)
-        elif result.status == "leads":
+        elif status == "leads":
             try:
                 lead_indices(self.source_leads[index])
             except ValueError as error:
                 self.errors[index] = f"{header_name(self.stems[index])}: {error}"
+
+
+@lru_cache(maxsize=256)  # an archive spells and orders its leads in a few ways
+def _lead_names(lines: str) -> tuple[str, ...]:
+    return tuple(lines.split("\n")) if lines else ()
 
 
 def _resolve(entry: str, lead_of: dict[str, int], millivolts: dict[str, float]) -> None:
