@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from esi_fast.leads import STANDARD_LEADS
-from esi_fast.signal.catalogues import CatalogueEntry
+from esi_fast.signal.catalogue import CatalogueEntry
 
 FS = 500.0
 DURATION = 2.0
@@ -41,6 +41,7 @@ class Tree:
     entries: list[CatalogueEntry]
     source: str = "wfdb"
     patients_known: bool = True
+    adc_units_per_mv: float | None = None
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of_report, findings_of
 from esi_fast.data.shard_index import MISSING, SATURATED, UNIT_PER_MV
 from esi_fast.leads import STANDARD_LEADS
-from esi_fast.signal.catalogues import CatalogueEntry
+from esi_fast.signal.catalogue import CatalogueEntry
 from esi_fast.signal.measure import measure as measure_signal
 from esi_fast.signal.quality import assess
 from esi_fast.signal.record_batch import read_records
@@ -59,7 +59,7 @@ class SampleMaker:
     """Reads, measures and captions the records below ``root`` by a build's settings."""
 
     root: Path
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # adc_units_per_mv among them, of a catalogue without calibration
     captions: CaptionDictionary | None
     workers: int
     num_samples: int = field(default=0, init=False)
@@ -81,6 +81,7 @@ class SampleMaker:
             duration=self.settings["duration"],
             dtype="int16",
             threads=self.workers,
+            adc_units_per_mv=self.settings["adc_units_per_mv"],
         )
         assert records.signal.shape[2] == self.num_samples
         if all(records.errors) and not self.root.is_dir():
@@ -124,7 +125,7 @@ class SampleMaker:
             "findings": list(findings),
             "concept_key": concept_key_of_report(entry.statements),
             "measurements": measurements,
-            "quality": _quality(signal, ecg, fs),
+            "quality": self._quality(signal, ecg),
             "source_leads": list(source_leads),
         }
         if status != "ok":
@@ -141,19 +142,22 @@ class SampleMaker:
             ).text
         return Sample(entry.key, ecg, meta, caption)
 
+    def _quality(self, signal: NDArray[np.float32], ecg: NDArray[np.int16]) -> dict[str, Any]:
+        """The signal's flags, with leads at the int16 limit (32.767 mV) counted as clipped."""
+        quality: dict[str, Any] = dict(assess(signal, self.settings["fs"]))
+        at_limit = ((ecg == SATURATED) | (ecg == -SATURATED)).any(axis=1)
+        clipped = [
+            lead
+            for lead, saturated in zip(STANDARD_LEADS, at_limit, strict=True)
+            if saturated or lead in quality.get("clipped", ())
+        ]
+        if clipped:
+            quality["clipped"] = clipped
+        if gain := self.settings["adc_units_per_mv"]:
+            quality["amplitude"] = f"assumed: {gain:g} ADC units per mV"
+        return quality
+
 
 def _paraphrase_seed(key: str) -> int:
     """A number of the record's own, so that equal findings are not always in equal words."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4])
-
-
-def _quality(signal: NDArray[np.float32], ecg: NDArray[np.int16], fs: float) -> dict[str, Any]:
-    """The signal's flags, with leads at the int16 limit (32.767 mV) counted as clipped."""
-    quality: dict[str, Any] = dict(assess(signal, fs))
-    at_limit = ((ecg == SATURATED) | (ecg == -SATURATED)).any(axis=1)
-    clipped = [
-        lead
-        for lead, saturated in zip(STANDARD_LEADS, at_limit, strict=True)
-        if saturated or lead in quality.get("clipped", ())
-    ]
-    return quality | ({"clipped": clipped} if clipped else {})

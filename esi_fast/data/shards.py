@@ -41,7 +41,7 @@ from esi_fast.data.shard_index import (
     read_shard_folder,
 )
 from esi_fast.leads import STANDARD_LEADS
-from esi_fast.signal.catalogues import Catalogue
+from esi_fast.signal.catalogue import Catalogue
 
 # Records read and resampled at once: bounds the memory (256 x 12 x 5000 int16 = 31 MB).
 BATCH_RECORDS = 256
@@ -144,6 +144,7 @@ def write_shards(
     )
     settings = {
         "source": catalogue.source,
+        "adc_units_per_mv": catalogue.adc_units_per_mv,
         "fs": float(fs),
         "duration": float(duration),
         "samples_per_shard": samples_per_shard,

@@ -1,7 +1,7 @@
 """What a folder of recordings holds: who, when, which statements. No signal is read here.
 
-Three layouts are known: MIMIC-IV-ECG, PTB-XL, and any tree of WFDB headers. Csv files are streamed,
-so that walking MIMIC-IV-ECG's 800,000 rows takes seconds and little memory.
+Four layouts are known: MIMIC-IV-ECG, PTB-XL, LUDB, and any tree of WFDB headers. Csv files are
+streamed, so that walking MIMIC-IV-ECG's 800,000 rows takes seconds and little memory.
 """
 
 from __future__ import annotations
@@ -9,18 +9,25 @@ from __future__ import annotations
 import os
 import re
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from esi_fast.signal.catalogue import (
+    Catalogue,
+    CatalogueEntry,
+    Sex,
+    age_in_years,
+    damaged_entry,
+    record_key,
+    sex_of,
+)
 from esi_fast.signal.csv_table import CsvTable, id_problem, keys_of, number_of, whole_of
+from esi_fast.signal.ludb import Ludb
 from esi_fast.signal.measure import intervals_from_machine
 from esi_fast.signal.resample import _core
 
-Source = Literal["auto", "mimic-iv-ecg", "ptb-xl", "wfdb"]
-Sex = Literal["male", "female"]
+Source = Literal["auto", "mimic-iv-ecg", "ptb-xl", "ludb", "wfdb"]
 _Person = tuple[Sex | None, int | None]  # sex, year of birth
 _Report = tuple[tuple[str, ...], dict[str, float], str]  # statements, measurements, error
 
@@ -30,86 +37,21 @@ _MACHINE_COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueEntry:
-    """One recording of a catalogue.
-
-    Attributes:
-        key: names the recording, in ``[A-Za-z0-9_-]`` only: the study_id (MIMIC-IV-ECG), the
-            ecg_id in five digits (PTB-XL), the relative path with ``_`` for ``/`` (a folder).
-        path: the WFDB record without suffix.
-        subject_id: the patient; in a folder of headers, the record's name.
-        study_id: the recording session.
-        ecg_time: when it was recorded, as the catalogue writes it.
-        age: years at that time.
-        sex: ``"male"``, ``"female"`` or None where it is not stated.
-        statements: the machine's report lines in order, blank ones left out; SCP codes (PTB-XL);
-            SNOMED CT codes (``# Dx:`` comments).
-        measurements: what :func:`~esi_fast.signal.measure.intervals_from_machine` makes of the
-            machine's columns; absent = not measured.
-        fold: PTB-XL's recommended fold, 1..10.
-        error: which row of which csv file is damaged, and how: nothing to read; "" if sound.
-    """
-
-    key: str
-    path: Path
-    subject_id: str
-    study_id: str
-    ecg_time: str | None = None
-    age: float | None = None
-    sex: Sex | None = None
-    statements: tuple[str, ...] = ()
-    measurements: dict[str, float] = field(default_factory=dict)
-    fold: int | None = None
-    error: str = ""
-
-
-class Catalogue(ABC):
-    """The recordings of a folder, in a fixed order; iterating again reads the files again.
-
-    A damaged row of any csv file becomes an entry with ``error``; ``len`` counts those of the file
-    that lists the recordings.
-
-    Attributes:
-        source: which layout the folder has.
-        patients_known: whether ``subject_id`` tells patients apart; if not, each record counts as
-            its own patient.
-    """
-
-    source: Literal["mimic-iv-ecg", "ptb-xl", "wfdb"]
-    patients_known: bool = True
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._length: int | None = None
-
-    def __len__(self) -> int:
-        if self._length is None:
-            self._length = self._count()
-        return self._length
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[CatalogueEntry]: ...
-
-    @abstractmethod
-    def _count(self) -> int: ...
-
-
 def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Catalogue:
     """Open a folder of recordings.
 
     Args:
         root: the folder that holds ``record_list.csv`` (MIMIC-IV-ECG), ``ptbxl_database.csv``
-            (PTB-XL), or WFDB headers at any depth.
-        source: which of the three; ``"auto"`` looks for those files in that order.
+            (PTB-XL), ``ludb.csv`` (LUDB), or WFDB headers at any depth.
+        source: which of the four; ``"auto"`` looks for those files in that order.
 
     Raises:
         FileNotFoundError: the folder, or a file that the layout needs, does not exist.
         ValueError: ``source`` is unknown, ``root`` is not a folder, or a csv file is empty or lacks
             a column.
 
-    Source: the data descriptions at https://physionet.org/content/mimic-iv-ecg/1.0/ and
-    https://physionet.org/content/ptb-xl/1.0.3/.
+    Source: the data descriptions at https://physionet.org/content/mimic-iv-ecg/1.0/,
+    https://physionet.org/content/ptb-xl/1.0.3/ and https://physionet.org/content/ludb/1.0.1/.
     """
     folder = Path(root)
     if not folder.exists():
@@ -121,6 +63,8 @@ def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Cat
             source = "mimic-iv-ecg"
         elif (folder / "ptbxl_database.csv").exists():
             source = "ptb-xl"
+        elif (folder / "ludb.csv").exists():
+            source = "ludb"
         elif (folder / "machine_measurements.csv").exists():
             raise ValueError(f"{folder}: lacks record_list.csv; complete it, or use source wfdb")
         else:
@@ -129,9 +73,11 @@ def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Cat
         return _MimicIvEcg(folder)
     if source == "ptb-xl":
         return _PtbXl(folder)
+    if source == "ludb":
+        return Ludb(folder)
     if source == "wfdb":
         return _WfdbFolder(folder)
-    raise ValueError(f"source {source!r} is not one of auto, mimic-iv-ecg, ptb-xl, wfdb")
+    raise ValueError(f"source {source!r} is not one of {', '.join(get_args(Source))}")
 
 
 class _MimicIvEcg(Catalogue):
@@ -173,7 +119,7 @@ class _MimicIvEcg(Catalogue):
                 or ("" if row[path] else "path is empty")
             )
             if problem:
-                yield _damaged(self._records, line, problem)
+                yield damaged_entry(self._records, line, problem)
                 continue
             sex, birth_year = people.get(row[subject], (None, None))
             year = re.match(r"\s*(\d{4})", row[when])
@@ -181,7 +127,7 @@ class _MimicIvEcg(Catalogue):
             if year and birth_year is not None and int(year[1]) >= birth_year:
                 age = float(int(year[1]) - birth_year)
             statements, measurements, error = machine.of_study(row[study])
-            yield from machine.take_damaged()
+            yield from machine.takedamaged_entry()
             yield CatalogueEntry(
                 key=row[study],
                 path=self.root / row[path].removesuffix(".hea"),
@@ -205,14 +151,14 @@ class _MimicIvEcg(Catalogue):
         for row, line, problem in self._patients.rows():
             problem = problem or id_problem("subject_id", row[column["subject_id"]])
             if problem:
-                damaged.append(_damaged(self._patients, line, problem))
+                damaged.append(damaged_entry(self._patients, line, problem))
                 continue
             age, year = row[column["anchor_age"]], row[column["anchor_year"]]
             try:
                 birth_year = int(float(year)) - int(float(age))
             except (ValueError, OverflowError):
                 birth_year = None
-            people[row[column["subject_id"]]] = _sex(row[column["gender"]]), birth_year
+            people[row[column["subject_id"]]] = sex_of(row[column["gender"]]), birth_year
         return people, damaged
 
 
@@ -242,7 +188,7 @@ class _MachineReports:
             # The last field of a row that was cut short may itself be cut.
             found = row[self._study] if not problem or len(row) > self._study + 1 else ""
             if wrong := id_problem("study_id", found):
-                self._damaged.append(_damaged(self._table, line, problem or wrong))
+                self._damaged.append(damaged_entry(self._table, line, problem or wrong))
                 continue
             report = self._parse(row, self._table.reason(line, problem) if problem else "")
             if found == study_id:
@@ -250,7 +196,7 @@ class _MachineReports:
             self._early.setdefault(found, report)
         return (), {}, ""
 
-    def take_damaged(self) -> list[CatalogueEntry]:
+    def takedamaged_entry(self) -> list[CatalogueEntry]:
         """The rows met since the last call that cannot be told to belong to any study."""
         damaged, self._damaged = self._damaged, []
         return damaged
@@ -288,7 +234,7 @@ class _PtbXl(Catalogue):
     def __iter__(self) -> Iterator[CatalogueEntry]:
         for row, line, problem in self._table.rows():
             if problem:
-                yield _damaged(self._table, line, problem)
+                yield damaged_entry(self._table, line, problem)
                 continue
             value = {name: row[index] for name, index in self._table.column.items()}
             key = ""
@@ -296,7 +242,7 @@ class _PtbXl(Catalogue):
                 key = f"{whole_of(value, 'ecg_id'):05d}"
                 entry = self._entry(key, value)
             except ValueError as error:
-                entry = _damaged(self._table, line, str(error), key, value["patient_id"])
+                entry = damaged_entry(self._table, line, str(error), key, value["patient_id"])
             yield entry
 
     def _entry(self, key: str, value: dict[str, str]) -> CatalogueEntry:
@@ -312,7 +258,7 @@ class _PtbXl(Catalogue):
             study_id=key,
             ecg_time=value["recording_date"] or None,
             age=age,
-            sex=_sex({"0": "male", "1": "female"}.get(value["sex"].removesuffix(".0"), "")),
+            sex=sex_of({"0": "male", "1": "female"}.get(value["sex"].removesuffix(".0"), "")),
             statements=keys_of(value, "scp_codes"),
             fold=whole_of(value, "strat_fold") if value["strat_fold"] else None,
         )
@@ -347,34 +293,17 @@ class _WfdbFolder(Catalogue):
                 # Reading the record will say what is wrong with it; here it only lacks its notes.
                 comments = ()
             notes = _notes(comments)
-            key = _key(path.relative_to(self.root).as_posix())
+            key = record_key(path.relative_to(self.root).as_posix())
             codes = (code.strip() for code in notes.get("dx", "").split(","))
             yield CatalogueEntry(
                 key=key,
                 path=path,
                 subject_id=path.name,
                 study_id=key,
-                age=_age(notes.get("age", "")),
-                sex=_sex(notes.get("sex", "")),
+                age=age_in_years(notes.get("age", "")),
+                sex=sex_of(notes.get("sex", "")),
                 statements=tuple(code for code in codes if code and code.casefold() != "unknown"),
             )
-
-
-def _damaged(
-    table: CsvTable, line: int, problem: str, key: str = "", subject: str = ""
-) -> CatalogueEntry:
-    """The entry of a damaged row, with the ids that can be read; without, the line names it."""
-    return CatalogueEntry(
-        key=key or f"{table.path.stem}-line-{line}",
-        path=table.path,
-        subject_id=subject,
-        study_id=key,
-        error=table.reason(line, problem),
-    )
-
-
-def _key(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 def _notes(comments: Sequence[str]) -> dict[str, str]:
@@ -385,15 +314,3 @@ def _notes(comments: Sequence[str]) -> dict[str, str]:
         if colon:
             notes.setdefault(name.strip(" <>").casefold(), value.strip())
     return notes
-
-
-def _age(text: str) -> float | None:
-    number = re.match(r"\d{1,3}(\.\d+)?(?!\d)", text)
-    return float(number[0]) if number else None
-
-
-def _sex(text: str) -> Sex | None:
-    folded = text.strip().casefold()
-    if folded in ("m", "male"):
-        return "male"
-    return "female" if folded in ("f", "female") else None
