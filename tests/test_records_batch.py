@@ -10,6 +10,7 @@ import pytest
 import wfdb
 from wfdb_files import MIMIC_ORDER, assert_as_wfdb, samples, write_record
 
+from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.record_batch import read_records
 from esi_fast.signal.records import read_record
 from esi_fast.signal.resample import resample
@@ -195,3 +196,78 @@ def test_a_batch_of_nothing_readable(tmp_path: Path) -> None:
 def test_arguments_that_make_no_sense(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_records([], **options)  # type: ignore[arg-type]
+
+
+def test_gaps_and_padding_by_policy(tmp_path: Path) -> None:
+    digital = samples(400)
+    digital[1, 100:150] = -32768
+    stems = [
+        write_record(tmp_path / "gap", digital),
+        write_record(tmp_path / "whole", samples(400)),
+    ]
+    bad = tmp_path / "absent"
+    for fs in (500.0, 250.0):
+        marked = read_records([*stems, bad], fs=fs, duration=1.0).signal
+        zeroed = read_records([*stems, bad], fs=fs, duration=1.0, nan_policy="zero").signal
+        np.testing.assert_array_equal(zeroed, np.nan_to_num(marked, nan=0.0))
+        filled = read_records([*stems, bad], fs=fs, duration=1.0, nan_policy="interpolate").signal
+        end = int(0.8 * fs)
+        assert not np.isnan(filled[:2, :, :end]).any()
+        assert np.isnan(filled[:2, :, end:]).all()  # beyond the record there is nothing
+        assert np.isnan(filled[2]).all()
+        present = ~np.isnan(marked)
+        np.testing.assert_array_equal(filled[present], marked[present])
+        whole = read_records(stems, fs=fs, duration=1.0, nan_policy="zero", dtype="int16").signal
+        assert not (whole == -32768).any()
+    assert np.isnan(marked[0, 1]).sum() > np.isnan(marked[1, 1]).sum()
+
+
+def test_one_gain_in_place_of_the_headers(tmp_path: Path) -> None:
+    digital = samples()
+    lines = []
+    for name, fmt in (("native", "16"), ("other", "516")):
+        wfdb.wrsamp(
+            name, fs=500, units=["furlong"] * 12, sig_name=list(MIMIC_ORDER), fmt=[fmt] * 12,
+            d_signal=digital.T.astype(np.int64), adc_gain=[3.0 + i for i in range(12)],
+            baseline=[7] * 12, write_dir=str(tmp_path),
+        )  # fmt: skip
+        lines.append(tmp_path / name)
+    batch = read_records(lines, adc_units_per_mv=400.0)
+    assert batch.status == ("ok", "read through wfdb: format 516")
+    order = [MIMIC_ORDER.index(lead) for lead in STANDARD_LEADS]
+    for signal in batch.signal:
+        np.testing.assert_array_max_ulp(signal, (digital[order] / 400).astype(np.float32), maxulp=1)
+    assert read_records(lines).status == ("units", "units")
+    with pytest.raises(ValueError, match="adc_units_per_mv must be a positive number, got 0"):
+        read_records(lines, adc_units_per_mv=0)
+
+
+def test_files_that_are_not_in_the_page_cache(tmp_path: Path) -> None:
+    digital = [samples(5000, seed=seed) for seed in range(80)]
+    stems = [write_record(tmp_path / f"r{i}", one) for i, one in enumerate(digital)]
+    stems.insert(40, tmp_path / "absent")
+    warm = read_records(stems, fs=250, threads=2)
+    for path in tmp_path.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    cold = read_records(stems, fs=250, threads=2)
+    np.testing.assert_array_equal(cold.signal, warm.signal)
+    assert cold.status == warm.status == ("ok",) * 40 + ("missing",) + ("ok",) * 40
+
+
+def test_a_header_that_announces_what_no_file_holds(tmp_path: Path) -> None:
+    """wfdb allocates what a header says: it is checked before wfdb sees it."""
+    (tmp_path / "d.flac").write_bytes(b"fLaC" + bytes(60))
+    flac = "r 1 500 99999999999\nd.flac 516 200 16 0 0 0 0 I\n"
+    skewed = "r 1 500 99999999999\nd.flac 16:3 200 16 0 0 0 0 I\n"
+    for header, message in ((flac, "64 bytes cannot hold"), (skewed, "64 bytes cannot hold")):
+        (tmp_path / "r.hea").write_text(header)
+        batch = read_records([tmp_path / "r"])
+        assert batch.status == ("truncated",)
+        assert batch.errors[0].startswith(f"d.flac: {message} 99999999999 frames")
+    write_record(tmp_path / "part", samples(100))
+    (tmp_path / "r.hea").write_text("r/2 12 500 99999999999\n~ 99999999899\npart 100\n")
+    batch = read_records([tmp_path / "r"])
+    assert batch.status == ("format",)
+    assert batch.errors[0] == "r.hea: states 99999999999 frames, its segments hold 100"

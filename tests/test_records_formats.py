@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import wfdb
+from wfdb_files import assert_as_wfdb, pack
 
 from esi_fast import _core
 from esi_fast.signal.record_batch import read_records
 from esi_fast.signal.records import read_record
-from tests.wfdb_files import assert_as_wfdb, pack
 
 # Range of the samples; the lowest value of all but format 8 means "missing".
 BITS = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12, 310: 10, 311: 10}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -12,6 +13,7 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esi_fast import _core
 from esi_fast.signal.resample import resample
 
 RATES = [(500, 100), (500, 250), (500, 257), (500, 360), (257, 500), (1000, 500), (100, 500)]
@@ -228,3 +230,59 @@ def test_an_output_beyond_the_last_input_is_missing_when_that_is() -> None:
     assert np.isnan(y[2])
     assert y[0] == pytest.approx(1.0, rel=1e-5)
     assert np.isnan(resample(np.full(3, np.nan), 360, 250.5)).all()
+
+
+# ---- what becomes of gaps, and which kernels run
+
+
+@pytest.mark.parametrize("rates", [(500, 500), (500, 250), (257, 500)])
+def test_nan_policies(rates: tuple[float, float]) -> None:
+    whole = tones(np.array([3.0, 11.0]), rates[0], 2.0)
+    x = np.stack([whole, whole, np.full_like(whole, np.nan)])
+    x[1, 60:90] = np.nan
+    marked = resample(x, *rates)
+    gap = np.isnan(marked[1])
+    assert 0 < gap.sum() < gap.size / 4
+
+    zeroed = resample(x, *rates, nan_policy="zero")
+    np.testing.assert_array_equal(zeroed, np.nan_to_num(marked, nan=0.0))
+
+    bridged = x[1].copy()
+    bridged[60:90] = np.interp(np.arange(60, 90), [59, 90], whole[[59, 90]])
+    filled = resample(x, *rates, nan_policy="interpolate")
+    np.testing.assert_allclose(filled[1], resample(bridged, *rates), atol=1e-6)
+    np.testing.assert_array_equal(filled[1, ~gap], marked[1, ~gap])
+    np.testing.assert_array_equal(filled[0], marked[0])
+    assert np.isnan(filled[2]).all()  # nothing to interpolate between
+
+    with pytest.raises(ValueError, match="nan_policy must be 'nan', 'interpolate' or 'zero'"):
+        resample(x, *rates, nan_policy="drop")  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=_core.instruction_sets())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    _core.use_instruction_set(request.param)
+    yield request.param
+    _core.use_instruction_set(_core.instruction_sets()[0])
+
+
+@pytest.mark.parametrize("num_rows", [1, 4, 5, 12, 13])
+@pytest.mark.parametrize("quality", ["hq", "scipy"])
+def test_every_instruction_set(instruction_set: str, num_rows: int, quality: str) -> None:
+    """Against the same filter in float64, for all ways in which rows share vectors."""
+    rng = np.random.default_rng(num_rows)
+    x = rng.normal(size=(num_rows, 613))
+    for fs_in, fs_out in RATES:
+        found = resample(x, fs_in, fs_out, quality)
+        one_by_one = np.stack([resample(row, fs_in, fs_out, quality) for row in x])
+        np.testing.assert_array_equal(found, one_by_one)
+        if quality == "scipy":
+            up, down = fs_out // math.gcd(fs_in, fs_out), fs_in // math.gcd(fs_in, fs_out)
+            expected = scipy.signal.resample_poly(x, up, down, axis=1)
+            np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(x).max())
+
+
+def test_unknown_instruction_sets_are_named() -> None:
+    with pytest.raises(ValueError, match="'sse9' is not available on this CPU"):
+        _core.use_instruction_set("sse9")
+    assert _core.instruction_sets()[-1] == "baseline"
