@@ -35,36 +35,33 @@ using Mask = std::vector<std::uint8_t>;
 
 namespace detail {
 
-// OUTPUTS consecutive outputs at once, so that the sums do not wait for each other. Two frames are
-// whole vectors for 12 signals as for 4: even taps are summed apart from odd ones, then together.
-// SHARED: all outputs have the same taps (the rate is divided by a whole number).
-template <int VECTOR, int WIDTH, int OUTPUTS, bool SHARED>
+// OUTPUTS outputs at once, `up` apart, so that they share their taps and the sums do not wait for
+// each other. Two frames are whole vectors for 12 signals as for 4: even taps are summed apart from
+// odd ones, then together.
+template <int VECTOR, int WIDTH, int OUTPUTS>
 inline __attribute__((always_inline)) void fir_block(const FilterBank& bank, const float* signal,
                                                      std::int64_t first, float* output) {
   using Vector = typename VectorOf<VECTOR>::Type;
   using Load = typename VectorOf<VECTOR>::Load;
   constexpr int kVectors = 2 * WIDTH / VECTOR;
   const std::int64_t num_taps = bank.num_taps;
-  const float* taps[OUTPUTS];
+  const std::int64_t position = first * bank.ratio.down;
+  const float* taps = bank.taps.data() + (position % bank.ratio.up) * num_taps;
   const float* inputs[OUTPUTS];
   for (int r = 0; r < OUTPUTS; ++r) {
-    const std::int64_t position = (first + r) * bank.ratio.down;
-    taps[r] = bank.taps.data() + (position % bank.ratio.up) * num_taps;
-    inputs[r] = signal + (position / bank.ratio.up - bank.left) * WIDTH;
+    inputs[r] = signal + (position / bank.ratio.up - bank.left + r * bank.ratio.down) * WIDTH;
   }
   Vector sums[OUTPUTS][kVectors] = {};
   for (std::int64_t k = 0; k < num_taps; k += 2) {
+    const Vector even = taps[k] - Vector{};
+    const Vector odd = taps[k + 1] - Vector{};
     Vector weights[kVectors] = {};
+    for (int v = 0; v < kVectors; ++v) weights[v] = (v + 1) * VECTOR <= WIDTH ? even : odd;
+    if constexpr (WIDTH % VECTOR != 0) {  // the vector that ends one frame and begins the next
+      constexpr typename VectorOf<VECTOR>::Mask kSecondHalf = {0, 0, 0, 0, -1, -1, -1, -1};
+      weights[WIDTH / VECTOR] = kSecondHalf ? odd : even;
+    }
     for (int r = 0; r < OUTPUTS; ++r) {
-      if (r == 0 || !SHARED) {
-        const Vector even = taps[r][k] - Vector{};
-        const Vector odd = taps[r][k + 1] - Vector{};
-        for (int v = 0; v < kVectors; ++v) weights[v] = (v + 1) * VECTOR <= WIDTH ? even : odd;
-        if constexpr (WIDTH % VECTOR != 0) {  // the vector that ends one frame and begins the next
-          constexpr typename VectorOf<VECTOR>::Mask kSecondHalf = {0, 0, 0, 0, -1, -1, -1, -1};
-          weights[WIDTH / VECTOR] = kSecondHalf ? odd : even;
-        }
-      }
       const auto* x = reinterpret_cast<const Load*>(inputs[r] + k * WIDTH);
       for (int v = 0; v < kVectors; ++v) sums[r][v] += weights[v] * x[v];
     }
@@ -72,20 +69,42 @@ inline __attribute__((always_inline)) void fir_block(const FilterBank& bank, con
   for (int r = 0; r < OUTPUTS; ++r) {
     float pair[2 * WIDTH];
     std::memcpy(pair, sums[r], sizeof(pair));
-    float* out = output + (first + r) * WIDTH;
+    float* out = output + (first + r * bank.ratio.up) * WIDTH;
     for (int i = 0; i < WIDTH; ++i) out[i] = pair[i] + pair[WIDTH + i];
   }
 }
 
-template <int VECTOR, int WIDTH, bool SHARED>
+// Outputs from `begin` on, as long as OUTPUTS of one phase are left; returns where it ended.
+template <int VECTOR, int WIDTH, int OUTPUTS>
+inline __attribute__((always_inline)) std::int64_t fir_phases(const FilterBank& bank,
+                                                              const float* signal,
+                                                              std::int64_t begin,
+                                                              std::int64_t num_outputs,
+                                                              float* output) {
+  const std::int64_t up = bank.ratio.up;
+  for (; begin + (OUTPUTS - 1) * up < num_outputs; begin += OUTPUTS * up) {
+    const std::int64_t full = std::min(begin + up, num_outputs - (OUTPUTS - 1) * up);
+    for (std::int64_t j = begin; j < full; ++j) {
+      fir_block<VECTOR, WIDTH, OUTPUTS>(bank, signal, j, output);
+    }
+    for (std::int64_t j = full; j < begin + up; ++j) {  // phases that have one output less
+      for (int r = 0; r < OUTPUTS - 1; ++r) {
+        fir_block<VECTOR, WIDTH, 1>(bank, signal, j + r * up, output);
+      }
+    }
+  }
+  return begin;
+}
+
+template <int VECTOR, int WIDTH>
 inline __attribute__((always_inline)) void fir(const FilterBank& bank, const float* signal,
                                                std::int64_t num_outputs, float* output) {
-  constexpr int kOutputs = VECTOR == 8 ? 4 : 2;  // as many sums as 16 registers hold
-  std::int64_t j = 0;
-  for (; j + kOutputs <= num_outputs; j += kOutputs) {
-    fir_block<VECTOR, WIDTH, kOutputs, SHARED>(bank, signal, j, output);
+  std::int64_t done = 0;  // as many sums at once as 16 registers hold, then the rest
+  if constexpr (VECTOR == 8) {
+    done = fir_phases<VECTOR, WIDTH, 4>(bank, signal, done, num_outputs, output);
   }
-  for (; j < num_outputs; ++j) fir_block<VECTOR, WIDTH, 1, SHARED>(bank, signal, j, output);
+  done = fir_phases<VECTOR, WIDTH, 2>(bank, signal, done, num_outputs, output);
+  fir_phases<VECTOR, WIDTH, 1>(bank, signal, done, num_outputs, output);
 }
 
 // Continues each signal beyond its ends: `left` and `right` samples around signal[0 .. T).
@@ -214,13 +233,8 @@ class Resampler {
   void filter(const float* signal, std::int64_t num_outputs) {
     const FilterBank& bank = *bank_;
     float* output = output_.data();
-    for_this_cpu([&](auto vector) {
-      if (bank.ratio.up == 1) {
-        detail::fir<vector.value, WIDTH, true>(bank, signal, num_outputs, output);
-      } else {
-        detail::fir<vector.value, WIDTH, false>(bank, signal, num_outputs, output);
-      }
-    });
+    for_this_cpu(
+        [&](auto vector) { detail::fir<vector.value, WIDTH>(bank, signal, num_outputs, output); });
   }
 
   std::int64_t num_samples_ = 0;
