@@ -129,32 +129,37 @@ inline void to_millivolts(const RawRecord& record, const Lanes& lanes, std::int6
   }
 }
 
-// Which groups miss samples: most miss none, and one fast look tells.
-inline std::vector<bool> groups_with_gaps(const RawRecord& record) {
-  std::vector<bool> gaps;
+// Flags the missing samples of each lane, in masks that stay empty where there are none. True if
+// there are any.
+inline bool mark_gaps(const RawRecord& record, const Lanes& lanes, Mask (&masks)[kNumLeads]) {
+  constexpr std::int64_t kBlock = 1024;  // most blocks miss none, and one fast look tells
+  bool any = false;
+  for (Mask& mask : masks) mask.clear();
   for (std::size_t g = 0; g < record.groups.size(); ++g) {
-    const Format& format = *record.groups[g].format;
+    const Group& group = record.groups[g];
+    if (!group.format->has_missing) continue;
+    std::vector<Mask*> mask_of(static_cast<std::size_t>(group.width), nullptr);
+    for (int lane = 0; lane < kNumLeads; ++lane) {
+      const LeadSource& source = lanes.sources[lane];
+      if (source.group == g) mask_of[static_cast<std::size_t>(source.column)] = &masks[lane];
+    }
     record.samples[g].visit([&](const auto& samples) {
       const auto count = static_cast<std::int64_t>(samples.size());
-      gaps.push_back(format.has_missing && contains(samples.data(), count, format.missing));
+      for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+        const std::int64_t end = std::min(count, begin + kBlock);
+        if (!contains(samples.data() + begin, end - begin, group.format->missing)) continue;
+        for (std::int64_t i = begin; i < end; ++i) {
+          if (samples[static_cast<std::size_t>(i)] != group.format->missing) continue;
+          Mask* mask = mask_of[static_cast<std::size_t>(i % group.width)];
+          if (!mask) continue;
+          any = true;
+          if (mask->empty()) mask->assign(static_cast<std::size_t>(record.num_samples), 0);
+          (*mask)[static_cast<std::size_t>(i / group.width)] = 1;
+        }
+      }
     });
   }
-  return gaps;
-}
-
-// One flag a sample of the lead, if any of its samples is missing.
-inline void mark_gaps(const RawRecord& record, const LeadSource& source, Mask& mask) {
-  const Group& group = record.groups[source.group];
-  record.samples[source.group].visit([&](const auto& samples) {
-    for (std::int64_t t = 0; t < record.num_samples; ++t) {
-      if (samples[static_cast<std::size_t>(t * group.width + source.column)] !=
-          group.format->missing) {
-        continue;
-      }
-      if (mask.empty()) mask.assign(static_cast<std::size_t>(record.num_samples), 0);
-      mask[static_cast<std::size_t>(t)] = 1;
-    }
-  });
+  return any;
 }
 
 // What stands for "no sample" in an output: where a record ends early or could not be read.

@@ -77,9 +77,8 @@ bool read_one(const std::string& stem, const NameTables& names, const BatchOptio
   const bool cached = reader.read(options.verify);
   result.num_samples = record.num_samples;
   const std::int64_t num_outputs = std::min(length, output_length(record.num_samples, ratio));
-  const std::vector<bool> gaps = groups_with_gaps(record);
-  const bool whole = std::find(gaps.begin(), gaps.end(), true) == gaps.end();
-  if (whole && ratio == Ratio{}) {
+  const bool has_gaps = mark_gaps(record, lanes, resampler.missing);
+  if (!has_gaps && ratio == Ratio{}) {
     // Nothing to filter: a tile at a time, so that millivolts pass through the fastest cache only.
     constexpr std::int64_t kTile = 256;
     float tile[kTile * kNumLeads];
@@ -91,10 +90,6 @@ bool read_one(const std::string& stem, const NameTables& names, const BatchOptio
   } else {
     float* input = resampler.prepare(record.num_samples, ratio, *options.quality);
     to_millivolts(record, lanes, 0, record.num_samples, input);
-    for (int lane = 0; lane < kNumLeads; ++lane) {
-      const LeadSource& source = lanes.sources[lane];
-      if (gaps[source.group]) mark_gaps(record, source, resampler.missing[lane]);
-    }
     const float* outputs = resampler.run(num_outputs, options.nan_policy);
     write_leads(outputs, lanes, 0, num_outputs, out, length, result.clipped);
   }

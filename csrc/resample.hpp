@@ -159,18 +159,32 @@ template <int WIDTH>
 inline void mask_outputs(float* output, std::int64_t num_outputs, int lane, const Mask& missing,
                          Ratio ratio, float mark) {
   const auto num_samples = static_cast<std::int64_t>(missing.size());
-  // The last output may lie beyond the last input: that one stands for it.
-  for (std::int64_t j = 0; j < num_outputs; ++j) {
-    const std::int64_t nearest = (2 * j * ratio.down + ratio.up) / (2 * ratio.up);
-    const std::int64_t i = std::min(nearest, num_samples - 1);
-    if (missing[static_cast<std::size_t>(i)]) output[j * WIDTH + lane] = mark;
-  }
-  if (ratio.up >= ratio.down) return;
   const std::int64_t last = output_length(num_samples, ratio) - 1;
-  for (std::int64_t i = 0; i < num_samples; ++i) {
-    if (!missing[static_cast<std::size_t>(i)]) continue;
-    const std::int64_t j = std::min((2 * i * ratio.up + ratio.down) / (2 * ratio.down), last);
-    if (j < num_outputs) output[j * WIDTH + lane] = mark;
+  // The first output whose nearest input is `input` or later (halves count for the later one).
+  const auto first_output = [&](std::int64_t input) {
+    return std::max<std::int64_t>(
+        0, ((2 * input - 1) * ratio.up + 2 * ratio.down - 1) / (2 * ratio.down));
+  };
+  const auto nearest_output = [&](std::int64_t input) {
+    return std::min((2 * input * ratio.up + ratio.down) / (2 * ratio.down), last);
+  };
+  const auto begin = missing.begin();
+  for (auto run = begin;;) {
+    run = std::find(run, missing.end(), 1);
+    if (run == missing.end()) return;
+    const auto run_end = std::find(run, missing.end(), 0);
+    const std::int64_t first = run - begin;
+    const std::int64_t end = run_end - begin;
+    std::int64_t from = first_output(first);
+    // The last outputs may lie beyond the last input: that one stands for them.
+    std::int64_t to = end == num_samples ? last + 1 : first_output(end);
+    if (ratio.up < ratio.down) {  // and no missing input is forgotten between two outputs
+      from = std::min(from, nearest_output(first));
+      to = std::max(to, nearest_output(end - 1) + 1);
+    }
+    to = std::min(to, num_outputs);
+    for (std::int64_t k = from; k < to; ++k) output[k * WIDTH + lane] = mark;
+    run = run_end;
   }
 }
 
@@ -194,11 +208,10 @@ class Resampler {
     const auto address = reinterpret_cast<std::uintptr_t>(input_.data());
     const std::size_t shift = (kCacheLine - address % kCacheLine) % kCacheLine / sizeof(float);
     signal_ = input_.data() + shift + left_ * WIDTH;
-    for (Mask& mask : missing) mask.clear();
     return signal_;
   }
 
-  // Set by the caller for the lanes with missing samples, between prepare() and run().
+  // Set by the caller before run(); empty for a lane that is whole.
   Mask missing[WIDTH];
 
   // The first `num_outputs` outputs, (num_outputs, WIDTH), gaps as the policy wants them. A lane
@@ -256,6 +269,7 @@ inline void resample_block(Resampler<WIDTH>& resampler, const float* x, std::int
                            std::int64_t num_samples, Ratio ratio, const Quality& quality,
                            NanPolicy policy, float* y, std::int64_t num_outputs) {
   float* input = resampler.prepare(num_samples, ratio, quality);
+  for (Mask& mask : resampler.missing) mask.clear();
   for (int lane = 0; lane < WIDTH; ++lane) {
     for (std::int64_t t = 0; t < num_samples; ++t) {
       const float value = lane < num_rows ? x[lane * num_samples + t] : 0.0f;
