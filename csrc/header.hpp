@@ -63,7 +63,7 @@ inline const char* status_name(Status status) {
 class RecordError : public std::runtime_error {
  public:
   RecordError(Status status, const std::string& message)
-      : std::runtime_error(message), status_(status) {}
+      : std::runtime_error(detail::one_line(message)), status_(status) {}
   Status status() const { return status_; }
 
  private:

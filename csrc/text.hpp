@@ -24,14 +24,33 @@ inline std::string_view strip(std::string_view text) {
   return text;
 }
 
-// A piece of the file for an error message: one line, printable, short.
+// An error message, whatever names the files put into it: one line, printable, of bearable length.
+inline std::string one_line(std::string message) {
+  constexpr std::size_t kLongest = 320;
+  for (std::size_t i = 0; i < message.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(message[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < message.size() ? message[i + 1] : 0);
+    if (byte < 0x20 || byte == 0x7F) {
+      message[i] = '?';
+    } else if (byte == 0xC2 && next >= 0x80 && next < 0xA0) {  // control characters of Latin-1
+      message.replace(i, 2, "?");
+    }
+  }
+  if (message.size() > kLongest) {
+    std::size_t begin = kLongest / 2;
+    std::size_t end = message.size() - kLongest / 2;
+    while (begin > 0 && (message[begin] & 0xC0) == 0x80) --begin;  // within a UTF-8 character
+    while (end < message.size() && (message[end] & 0xC0) == 0x80) ++end;
+    message.replace(begin, end - begin, "...");
+  }
+  return message;
+}
+
+// A piece of the file for an error message.
 inline std::string quote(std::string_view text) {
   constexpr std::size_t kLongest = 60;
   const bool cut = text.size() > kLongest;
-  if (cut) text = text.substr(0, kLongest);
-  std::string quoted = "'";
-  for (char c : text) quoted += (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) ? '?' : c;
-  return quoted + (cut ? "...'" : "'");
+  return "'" + std::string(text.substr(0, kLongest)) + (cut ? "...'" : "'");
 }
 
 // Splits off the next blank-separated token.

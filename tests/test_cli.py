@@ -18,6 +18,7 @@ TOOLS = (
     "report",
     "plot",
     "bench",
+    "fuzz",
 )
 
 

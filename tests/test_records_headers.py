@@ -104,3 +104,15 @@ def test_any_bytes_are_a_header_or_an_error(text: bytes) -> None:
         else:
             for spec in header.signals:  # all text can be decoded, and encoded again
                 (spec.file + spec.unit + spec.description).encode()
+
+
+def test_names_of_any_bytes_make_one_printable_line(tmp_path: Path) -> None:
+    name = bytes(range(0x21, 0x2F)) + bytes(range(0x30, 0x100)) + b"x" * 300
+    (tmp_path / "r.hea").write_bytes(b"r 1 500 10\n" + name + b" 16 200 16 0 0 0 0 I\x85\n")
+    for leads in (["I"], ["II"]):
+        with pytest.raises((ValueError, OSError)) as raised:
+            read_record(tmp_path / "r", leads=leads)
+        line = str(raised.value).removeprefix(str(tmp_path))
+        assert line.replace("\xad", "").replace("\xa0", "").isprintable()
+        assert "\ufffd" not in line
+        assert 10 < len(line) < 400
