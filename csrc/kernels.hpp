@@ -127,7 +127,7 @@ inline __attribute__((always_inline)) void transpose_block(const float* x, float
   using Load = typename VectorOf<VECTOR>::Load;
   using Quad = VectorOf<4>::Load;
   const auto frame = [&](int i) { return *reinterpret_cast<const Quad*>(x + i * kNumLeads); };
-  const auto store = [&](int row, Vector value) {
+  const auto store = [&](int row, const Vector& value) {
     *reinterpret_cast<Load*>(rows[row] + t) = value;
   };
   if constexpr (VECTOR == 8) {
