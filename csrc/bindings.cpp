@@ -136,11 +136,40 @@ esi::Header parse_header(const py::bytes& text, bool strict) {
   return header;
 }
 
-std::vector<esi::RecordResult> probe_records(const std::vector<py::bytes>& stems, bool strict,
-                                             int threads) {
+using LeadOf = std::unordered_map<std::string, int>;
+using MillivoltsPer = std::unordered_map<std::string, double>;
+
+esi::NameTables name_tables(LeadOf lead_of, MillivoltsPer millivolts) {
+  for (const auto& [name, lead] : lead_of) {
+    if (lead >= esi::kNumLeads) throw py::value_error("lead_of maps " + name + " beyond 12 leads");
+  }
+  return {std::move(lead_of), std::move(millivolts)};
+}
+
+std::vector<esi::RecordResult> probe_records(const std::vector<py::bytes>& stems,
+                                             double adc_units_per_mv, bool strict, int threads,
+                                             LeadOf lead_of, MillivoltsPer millivolts) {
   const std::vector<std::string> paths = strings(stems);
+  const esi::NameTables names = name_tables(std::move(lead_of), std::move(millivolts));
+  esi::BatchOptions options;
+  options.adc_units_per_mv = adc_units_per_mv;
+  options.strict = strict;
+  options.num_threads = threads;
   const py::gil_scoped_release release;
-  return esi::probe_records(paths, strict, threads);
+  return esi::probe_records(paths, names, options);
+}
+
+// The sample value that stands for "no sample", where the core knows the format and it has one.
+std::optional<std::int32_t> missing_value(const esi::SignalSpec& spec) {
+  const esi::Format* format = esi::native_format(spec.format);
+  if (!format || !format->has_missing) return std::nullopt;
+  return format->missing;
+}
+
+std::optional<std::int64_t> samples_in(int code, std::int64_t num_bytes) {
+  const esi::Format* format = esi::native_format(code);
+  if (!format) return std::nullopt;
+  return esi::samples_in(*format, num_bytes);
 }
 
 template <typename Sample>
@@ -157,8 +186,7 @@ std::vector<esi::RecordResult> read_batch(const std::vector<std::string>& stems,
 std::vector<esi::RecordResult> read_batch_any(
     const std::vector<py::bytes>& stems, const std::vector<std::int64_t>& rows, py::array out,
     double fs, const std::string& quality, const std::string& nan_policy, double adc_units_per_mv,
-    bool verify, bool strict, int threads, std::unordered_map<std::string, int> lead_of,
-    std::unordered_map<std::string, double> millivolts) {
+    bool verify, bool strict, int threads, LeadOf lead_of, MillivoltsPer millivolts) {
   if (out.ndim() != 3 || out.shape(1) != esi::kNumLeads || !(out.flags() & py::array::c_style)) {
     throw py::value_error("out must be a C-contiguous (n, 12, T) array");
   }
@@ -166,10 +194,7 @@ std::vector<esi::RecordResult> read_batch_any(
   for (std::int64_t row : rows) {
     if (row < 0 || row >= out.shape(0)) throw py::value_error("a row lies outside out");
   }
-  for (const auto& [name, lead] : lead_of) {
-    if (lead >= esi::kNumLeads) throw py::value_error("lead_of maps " + name + " beyond 12 leads");
-  }
-  const esi::NameTables names{std::move(lead_of), std::move(millivolts)};
+  const esi::NameTables names = name_tables(std::move(lead_of), std::move(millivolts));
   const esi::BatchOptions options{fs,
                                   &esi::quality_by_name(quality),
                                   esi::nan_policy_by_name(nan_policy),
@@ -237,6 +262,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_readonly("adc_zero", &esi::SignalSpec::adc_zero)
       .def_readonly("initial_value", &esi::SignalSpec::initial_value)
       .def_readonly("checksum", &esi::SignalSpec::checksum)
+      .def_property_readonly("missing", &missing_value)
       .def_property_readonly("description",
                              [](const esi::SignalSpec& s) { return text(s.description); });
 
@@ -270,11 +296,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       "read_record", &read_record, py::arg("stem"), py::kw_only(), py::arg("verify"),
       py::arg("strict"),
       "The header of a record, its rate, and its samples as stored, (num_signals, T) int16/int32.");
+  m.def("samples_in", &samples_in, py::arg("format"), py::arg("num_bytes"),
+        "The most samples of a format that lie in so many bytes; None for other formats.");
   m.def("to_millivolts", &to_millivolts, py::arg("samples"), py::kw_only(), py::arg("rows"),
         py::arg("baselines"), py::arg("steps"), py::arg("missing"),
         "Rows of (num_signals, T) samples: (sample - baseline) * step, NaN where missing.");
-  m.def("probe_records", &probe_records, py::arg("stems"), py::kw_only(), py::arg("strict"),
-        py::arg("threads"), "Rate and length of each record, from headers and file sizes.");
+  m.def("probe_records", &probe_records, py::arg("stems"), py::kw_only(),
+        py::arg("adc_units_per_mv"), py::arg("strict"), py::arg("threads"), py::arg("lead_of"),
+        py::arg("millivolts"), "Rate and length of each record, from headers and file sizes.");
   m.def("read_batch", &read_batch_any, py::arg("stems"), py::arg("rows"), py::arg("out"),
         py::kw_only(), py::arg("fs"), py::arg("quality"), py::arg("nan_policy"),
         py::arg("adc_units_per_mv"), py::arg("verify"), py::arg("strict"), py::arg("threads"),

@@ -6,8 +6,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <system_error>
@@ -32,6 +32,9 @@ inline std::string folder_of(const std::string& path) {
 class File {
  public:
   explicit File(const std::string& path) : name_(base_name(path)) {
+    if (path.find('\0') != std::string::npos) {
+      throw RecordError(Status::kMissing, name_ + ": no such file");
+    }
     // O_NONBLOCK: a named pipe in a data folder must not hang the reader.
     descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor_ < 0) {
@@ -58,12 +61,13 @@ class File {
   std::int64_t size() const { return size_; }
 
   // Bytes begin .. begin + count, which the caller knows to lie within size(). False if they had
-  // to be fetched from the disk, as far as the system tells.
+  // to be fetched from a disk.
   bool read(std::int64_t begin, std::int64_t count, void* out) const {
     auto* bytes = static_cast<char*>(out);
-    bool cached = true;
+    Cache cache = Cache::kHit;
+    const auto started = std::chrono::steady_clock::now();
     while (count > 0) {
-      const ssize_t got = read_some(bytes, count, begin, cached);
+      const ssize_t got = read_some(bytes, count, begin, cache);
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) fail_io();
       if (got == 0) {
@@ -73,7 +77,10 @@ class File {
       begin += got;
       count -= got;
     }
-    return cached;
+    // Where the file system cannot tell, time does: no memory takes that long.
+    constexpr std::chrono::milliseconds kSlow{1};
+    return cache == Cache::kHit ||
+           (cache == Cache::kUnknown && std::chrono::steady_clock::now() - started < kSlow);
   }
 
   // Asks the system to begin reading; returns at once.
@@ -84,17 +91,19 @@ class File {
     throw RecordError(Status::kIo, name_ + ": " + std::generic_category().message(errno));
   }
 
-  // pread(), but learning on the way whether it had to wait for the disk.
-  ssize_t read_some(char* bytes, std::int64_t count, std::int64_t begin, bool& cached) const {
+  enum class Cache { kHit, kMiss, kUnknown };
+
+  // pread(), but learning on the way whether the page cache had the bytes.
+  ssize_t read_some(char* bytes, std::int64_t count, std::int64_t begin, Cache& cache) const {
 #ifdef RWF_NOWAIT
-    static std::atomic<bool> can_tell{true};  // not on every file system
-    if (cached && can_tell.load(std::memory_order_relaxed)) {
+    if (cache == Cache::kHit) {
       const iovec target{bytes, static_cast<std::size_t>(count)};
       const ssize_t got = ::preadv2(descriptor_, &target, 1, begin, RWF_NOWAIT);
-      if (got > 0 || (got < 0 && errno == EINTR)) return got;
-      if (got < 0 && errno == EAGAIN) cached = false;
-      if (got < 0 && errno != EAGAIN) can_tell.store(false, std::memory_order_relaxed);
+      if (got >= 0 || errno == EINTR) return got;
+      cache = errno == EAGAIN ? Cache::kMiss : Cache::kUnknown;
     }
+#else
+    cache = Cache::kUnknown;
 #endif
     return ::pread(descriptor_, bytes, static_cast<std::size_t>(count), begin);
   }

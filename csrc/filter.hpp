@@ -169,13 +169,22 @@ inline std::shared_ptr<const FilterBank> filter_bank(Ratio ratio, const Quality&
   static std::map<std::tuple<std::int64_t, std::int64_t, std::string>,
                   std::shared_ptr<const FilterBank>>
       cache;
-  constexpr std::size_t kMostFilters = 32;  // headers choose the ratios: memory stays bounded
+  static std::size_t cached_taps = 0;
+  constexpr std::size_t kMostTaps = 1 << 22;  // headers choose the ratios: memory stays bounded
   const auto key = std::make_tuple(ratio.up, ratio.down, std::string(quality.name));
+  {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto found = cache.find(key);
+    if (found != cache.end()) return found->second;
+  }
+  auto bank = std::make_shared<const FilterBank>(detail::design(ratio, quality));
   const std::lock_guard<std::mutex> lock(mutex);
-  const auto found = cache.find(key);
-  if (found != cache.end()) return found->second;
-  if (cache.size() >= kMostFilters) cache.clear();
-  return cache[key] = std::make_shared<const FilterBank>(detail::design(ratio, quality));
+  if (cached_taps + bank->taps.size() > kMostTaps) {
+    cache.clear();
+    cached_taps = 0;
+  }
+  if (cache.emplace(key, bank).second) cached_taps += bank->taps.size();
+  return bank;
 }
 
 }  // namespace esi

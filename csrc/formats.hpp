@@ -41,6 +41,9 @@ inline const Format* native_format(int code) {
   return nullptr;
 }
 
+// Compressed formats, which the wfdb package reads.
+inline bool is_flac(int code) { return code == 508 || code == 516 || code == 524; }
+
 // The bytes that `count` samples occupy. No overflow below 2^60 samples.
 inline std::int64_t bytes_of(const Format& format, std::int64_t count) {
   return count / format.block_samples * format.block_bytes +

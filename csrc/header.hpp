@@ -100,7 +100,7 @@ struct Header {
 namespace detail {
 
 // Sizes come from a file that anybody may have written. Under these bounds no product overflows.
-inline constexpr std::int64_t kMaxSignals = 1 << 16;
+inline constexpr std::int64_t kMaxSignals = 1 << 12;
 inline constexpr std::int64_t kMaxSamples = std::int64_t{1} << 40;
 inline constexpr std::int64_t kMaxInt = std::int64_t{1} << 31;
 

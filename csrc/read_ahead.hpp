@@ -38,6 +38,7 @@ class ReadAhead {
   void start() {
     if (started_.exchange(true)) return;
     ahead_ = next_.load();
+    threads_.reserve(kThreads);
     for (int i = 0; i < kThreads; ++i) {
       try {
         threads_.emplace_back([this] { loop(); });

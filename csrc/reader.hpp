@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -47,32 +49,41 @@ struct BatchOutput {
 
 namespace detail {
 
+// Opens a record, finds its leads and its ratio; nothing if names are to be looked up first.
+inline std::optional<Lanes> open_record(const std::string& stem, const NameTables& names,
+                                        const BatchOptions& options, Reader& reader,
+                                        RecordResult& result) {
+  reader.open(stem);
+  const RawRecord& record = reader.record;
+  for (std::size_t i = 0; i < record.header.signals.size(); ++i) {
+    if (i > 0) result.source_leads += '\n';
+    result.source_leads += record.header.signals[i].description;
+  }
+  result.fs = record.fs;
+  try {
+    Lanes lanes = find_lanes(record, names, options.adc_units_per_mv, result.unresolved);
+    if (result.unresolved.empty()) return lanes;
+  } catch (const RecordError& error) {
+    throw RecordError(error.status(), base_name(stem) + ".hea: " + error.what());
+  }
+  result.status = Status::kUnresolved;
+  return std::nullopt;
+}
+
 // False if a disk had to be waited for.
 template <typename Sample>
 bool read_one(const std::string& stem, const NameTables& names, const BatchOptions& options,
               Reader& reader, Resampler<kNumLeads>& resampler, Sample* out, std::int64_t length,
               RecordResult& result) {
-  reader.open(stem);
+  const std::optional<Lanes> found = open_record(stem, names, options, reader, result);
+  if (!found) return true;
+  const Lanes& lanes = *found;
   const RawRecord& record = reader.record;
-  for (const SignalSpec& spec : record.header.signals) {
-    if (!result.source_leads.empty()) result.source_leads += '\n';
-    result.source_leads += spec.description;
-  }
-  result.fs = record.fs;
-  Lanes lanes;
   Ratio ratio;
-  const std::string prefix = base_name(stem) + ".hea: ";
   try {
-    lanes = find_lanes(record, names, options.adc_units_per_mv, result.unresolved);
-    if (!result.unresolved.empty()) {
-      result.status = Status::kUnresolved;
-      return true;
-    }
-    ratio = make_ratio(result.fs, options.fs);
-  } catch (const RecordError& error) {
-    throw RecordError(error.status(), prefix + error.what());
+    ratio = make_ratio(record.fs, options.fs);
   } catch (const std::invalid_argument& error) {
-    throw RecordError(Status::kFormat, prefix + error.what());
+    throw RecordError(Status::kFormat, base_name(stem) + ".hea: " + error.what());
   }
   const bool cached = reader.read(options.verify);
   result.num_samples = record.num_samples;
@@ -114,14 +125,18 @@ void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& nex
       } catch (const RecordError& error) {
         result.status = error.status();
         result.error = error.what();
-      } catch (const std::exception& error) {  // out of memory, above all
+      } catch (const std::bad_alloc&) {
+        result.status = Status::kIo;
+        result.error = "out of memory";
+      } catch (const std::exception& error) {
         result.status = Status::kIo;
         result.error = error.what();
       }
     }
   };
+  const std::int64_t wanted = std::max<std::int64_t>(std::min<std::int64_t>(num_threads, n) - 1, 0);
   std::vector<std::thread> threads;
-  const std::int64_t wanted = std::min<std::int64_t>(num_threads, n) - 1;
+  threads.reserve(static_cast<std::size_t>(wanted));
   for (std::int64_t i = 0; i < wanted; ++i) {
     try {
       threads.emplace_back(loop);
@@ -135,18 +150,19 @@ void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& nex
 
 }  // namespace detail
 
-// Rate and length of each record, from headers and file sizes alone.
-inline std::vector<RecordResult> probe_records(const std::vector<std::string>& stems, bool strict,
-                                               int num_threads) {
+// Rate and length of each record with twelve leads, from headers and file sizes alone.
+inline std::vector<RecordResult> probe_records(const std::vector<std::string>& stems,
+                                               const NameTables& names,
+                                               const BatchOptions& options) {
   std::vector<RecordResult> results(stems.size());
   std::atomic<std::int64_t> next{0};
   detail::run_threads(
-      static_cast<std::int64_t>(stems.size()), num_threads, next, results,
-      [&] { return Reader(strict); },
+      static_cast<std::int64_t>(stems.size()), options.num_threads, next, results,
+      [&] { return Reader(options.strict); },
       [&](std::int64_t i, Reader& reader, RecordResult& result) {
-        reader.open(stems[static_cast<std::size_t>(i)]);
+        const std::string& stem = stems[static_cast<std::size_t>(i)];
+        if (!detail::open_record(stem, names, options, reader, result)) return;
         reader.measure();
-        result.fs = reader.record.fs;
         result.num_samples = reader.record.num_samples;
       });
   return results;

@@ -34,10 +34,10 @@ inline void check_data_file_name(const std::string& name) {
 inline Header read_header(const std::string& stem, bool strict) {
   const std::string name = detail::base_name(stem) + ".hea";
   const detail::File file(stem + ".hea");
-  constexpr std::int64_t kLargest = 16 << 20;
+  constexpr std::int64_t kLargest = 4 << 20;
   if (file.size() > kLargest) {
     throw RecordError(Status::kFormat, name + ": " + std::to_string(file.size()) +
-                                           " bytes are no header (at most 16 MiB)");
+                                           " bytes are no header (at most 4 MiB)");
   }
   std::string text(static_cast<std::size_t>(file.size()), '\0');
   file.read(0, file.size(), text.data());
@@ -74,12 +74,18 @@ inline std::vector<Group> group_signals(const Header& header, bool strict) {
   for (std::size_t i = 0; i < header.signals.size(); ++i) {
     const SignalSpec& spec = header.signals[i];
     const Format* format = native_format(spec.format);
+    if (!format && !is_flac(spec.format)) {
+      detail::fail("format " + std::to_string(spec.format) + " is not one of WFDB's");
+    }
     if (!format) unsupported("format " + std::to_string(spec.format));
     if (spec.samples_per_frame != samples_per_frame) unsupported("unequal samples per frame");
     // wfdb averages the samples of a frame; this reader keeps them.
     if (strict && samples_per_frame != 1) unsupported("several samples per frame");
     if (spec.skew != 0) unsupported("skewed signals");
     if (groups.empty() || groups.back().file != spec.file) {
+      // All are open at one time, and no record of an ECG is spread over as many.
+      constexpr std::size_t kMostFiles = 256;
+      if (groups.size() == kMostFiles) detail::fail("more than 256 data files");
       for (const Group& group : groups) {
         if (group.file == spec.file) unsupported("a data file whose signals are not in sequence");
       }

@@ -80,16 +80,86 @@ inline bool is_date(std::string_view text) {
   fail("strict: " + what + " " + quote(token) + " is not of the published header format");
 }
 
+// Digits only, and some unless they may be absent.
+inline bool is_digits(std::string_view text, bool may_be_empty = false) {
+  return only(text, "", false) && (may_be_empty || !text.empty());
+}
+
+// Digits with at most one point.
+inline bool is_decimal(std::string_view text) {
+  std::string_view fraction = text;
+  const std::string_view whole = take_until(fraction, '.');
+  return is_digits(whole, true) && is_digits(fraction, true) &&
+         !(whole.empty() && fraction.empty());
+}
+
+inline bool is_integer(std::string_view text) {
+  if (!text.empty() && text[0] == '-') text.remove_prefix(1);
+  return is_digits(text);
+}
+
+// fs[/counter[(base)]]
+inline bool is_rate(std::string_view text) {
+  const std::string_view fs = take_until(text, '/');
+  if (!is_decimal(fs)) return false;
+  if (text.empty()) return true;
+  const std::size_t open = text.find('(');
+  const std::string_view counter = text.substr(0, open);
+  if (!is_decimal(counter)) return false;
+  if (open == std::string_view::npos) return true;
+  text = text.substr(open + 1);
+  if (text.empty() || text.back() != ')') return false;
+  text.remove_suffix(1);
+  if (!text.empty() && text[0] == '-') text.remove_prefix(1);
+  return is_decimal(text);
+}
+
+// format[xN][:skew][+offset], in this order, N at least 1
+inline bool is_format(std::string_view text) {
+  const auto take = [&](char mark, int low) {
+    if (text.empty() || text[0] != mark) return true;
+    text.remove_prefix(1);
+    std::int64_t value = -1;
+    return !text.empty() && is_digit(text[0]) && take_number(text, value) && value >= low;
+  };
+  int code = 0;
+  if (text.empty() || !is_digit(text[0]) || !take_number(text, code)) return false;
+  return take('x', 1) && take(':', 0) && take('+', 0) && text.empty();
+}
+
+// gain[(baseline)][/unit], the gain with a small "e" at most
+inline bool is_gain(std::string_view text) {
+  const std::size_t slash = text.find('/');
+  if (slash != std::string_view::npos) {
+    if (!only(text.substr(slash + 1), "^-?%/", true)) return false;
+    text = text.substr(0, slash);
+  }
+  const std::size_t open = text.find('(');
+  if (open != std::string_view::npos) {
+    if (text.back() != ')') return false;
+    if (!is_integer(text.substr(open + 1, text.size() - open - 2))) return false;
+    text = text.substr(0, open);
+  }
+  std::string_view exponent = text;
+  std::string_view mantissa = take_until(exponent, 'e');
+  if (!mantissa.empty() && mantissa[0] == '-') mantissa.remove_prefix(1);
+  if (!exponent.empty() && (exponent[0] == '+' || exponent[0] == '-')) exponent.remove_prefix(1);
+  return is_decimal(mantissa) && is_digits(exponent, true);
+}
+
 inline void check_record_line(std::string_view line) {
   const std::string_view token = next_token(line);
-  std::string_view rest = token;
-  const std::string_view name = take_until(rest, '/');
-  if (name.empty() || !only(name, "-", true) || !only(rest, "", false)) stray("record name", token);
-  next_token(line);  // the number of signals: parse_header() knows no liberties there
+  std::string_view segments = token;
+  const std::string_view name = take_until(segments, '/');
+  if (name.empty() || !only(name, "-", true) || !is_digits(segments, true)) {
+    stray("record name", token);
+  }
+  const std::string_view count = next_token(line);
+  if (!is_digits(count)) stray("number of signals", count);
   const std::string_view fs = next_token(line);
-  if (!only(fs, "./()-", false)) stray("sampling frequency", fs);
+  if (!fs.empty() && !is_rate(fs)) stray("sampling frequency", fs);
   const std::string_view num_samples = next_token(line);
-  if (!only(num_samples, "", false)) stray("number of samples", num_samples);
+  if (!is_digits(num_samples, true) || num_samples == "0") stray("number of samples", num_samples);
   const std::string_view time = next_token(line);
   if (!time.empty() && !is_time(time)) stray("base time", time);
   const std::string_view date = next_token(line);
@@ -100,21 +170,19 @@ inline void check_signal_line(std::string_view line) {
   const std::string_view file = next_token(line);
   std::string_view suffix = file;
   const std::string_view stem = take_until(suffix, '.');
-  if (!only(stem, "-", true) || !only(suffix, "", true)) stray("file name", file);
-  next_token(line);  // the format: no liberties there
-  const std::string_view token = next_token(line);
-  std::string_view gain = token;
-  std::string_view unit;
-  const std::size_t slash = gain.find('/');
-  if (slash != std::string_view::npos) {
-    unit = gain.substr(slash + 1);
-    gain = gain.substr(0, slash);
-  }
-  if (!only(gain, "-.e+()", false) || (!gain.empty() && gain[0] == '+')) stray("gain", token);
-  if (!only(unit, "^-?%/", true)) stray("unit", token);
-  for (int field = 0; field < 5; ++field) {
-    std::string_view number = next_token(line);
-    if (!number.empty() && number[0] == '+') stray("number", number);
+  if (!only(stem, "-~", true) || !only(suffix, "", true)) stray("file name", file);
+  const std::string_view format = next_token(line);
+  if (!is_format(format)) stray("format", format);
+  const std::string_view gain = next_token(line);
+  if (!gain.empty() && !is_gain(gain)) stray("gain", gain);
+  const char* const fields[] = {"ADC resolution", "ADC zero", "initial value", "checksum",
+                                "block size"};
+  for (const char* field : fields) {
+    const std::string_view number = next_token(line);
+    const bool is_count = field == fields[0] || field == fields[4];
+    if (!number.empty() && !(is_count ? is_digits(number) : is_integer(number))) {
+      stray(field, number);
+    }
   }
 }
 

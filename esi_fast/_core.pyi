@@ -21,6 +21,7 @@ __all__: list[str] = [
     "read_header",
     "read_record",
     "resample",
+    "samples_in",
     "to_millivolts",
     "use_instruction_set",
 ]
@@ -54,6 +55,8 @@ class SignalSpec:
     def gain(self) -> float: ...
     @property
     def initial_value(self) -> int | None: ...
+    @property
+    def missing(self) -> int | None: ...
     @property
     def samples_per_frame(self) -> int: ...
     @property
@@ -123,8 +126,11 @@ def parse_header(text: bytes, *, strict: bool) -> Header:
 def probe_records(
     stems: collections.abc.Sequence[bytes],
     *,
+    adc_units_per_mv: typing.SupportsFloat | typing.SupportsIndex,
     strict: bool,
     threads: typing.SupportsInt | typing.SupportsIndex,
+    lead_of: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
+    millivolts: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex],
 ) -> list[RecordResult]:
     """
     Rate and length of each record, from headers and file sizes.
@@ -168,6 +174,14 @@ def resample(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     (rows, T) -> (rows, ceil(T * fs_out / fs_in)) float32.
+    """
+
+def samples_in(
+    format: typing.SupportsInt | typing.SupportsIndex,
+    num_bytes: typing.SupportsInt | typing.SupportsIndex,
+) -> int | None:
+    """
+    The most samples of a format that lie in so many bytes; None for other formats.
     """
 
 def to_millivolts(

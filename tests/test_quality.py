@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from esi_fast.leads import STANDARD_LEADS
-from esi_fast.signal.quality import Quality, assess
+from esi_fast.signal.quality import QualityFlags, assess
 from esi_fast.signal.quality_electrodes import find_beats
 from esi_fast.signal.records import read_record
 from esi_fast.signal.resample import resample
@@ -267,7 +267,7 @@ def test_flags_are_rare_on_real_recordings(recordings: Recordings) -> None:
     normal = [q for q, name in zip(found, names, strict=True) if name in recordings.normal]
     assert len(normal) > 200
 
-    def share(flag: str, of: list[Quality]) -> float:
+    def share(flag: str, of: list[QualityFlags]) -> float:
         return sum(flag in quality for quality in of) / len(of)
 
     for flag, limit in (
@@ -331,7 +331,7 @@ def test_the_sampling_rate_makes_no_difference(recordings: Recordings) -> None:
 @given(st.data())
 def test_no_data_raises_or_warns(data: st.DataObject) -> None:
     num_samples = data.draw(st.integers(1, 3000))
-    fs = data.draw(st.sampled_from([0.5, 20.0, 100.0, 128.0, 257.0, 500.0, 999.5, 2000.0, 1e12]))
+    fs = data.draw(st.sampled_from([0.5, 20.0, 100.0, 128.0, 257.0, 500.0, 999.5, 2000.0, 1e6]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     scale = data.draw(st.sampled_from([0.0, 1e-3, 1.0, 1e3, 1e20, 1e38]))
     signal = (scale * rng.normal(0, 1, (12, num_samples)).clip(-3, 3)).astype(np.float32)
@@ -368,5 +368,5 @@ def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("fs", [0.0, -500.0, np.nan, np.inf])
 def test_another_rate_is_refused(fs: float) -> None:
-    with pytest.raises(ValueError, match="fs must be a positive number of Hz, not"):
+    with pytest.raises(ValueError, match="fs must be in"):
         assess(np.zeros((12, 100), np.float32), fs)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import wfdb
-from wfdb_files import assert_as_wfdb, pack
+from wfdb_files import MIMIC_ORDER, assert_as_wfdb, pack, samples, write_record
 
 from esi_fast import _core
 from esi_fast.signal.record_batch import read_records
@@ -103,24 +103,103 @@ def test_samples_of_a_frame_are_kept(tmp_path: Path, fmt: int, samples_per_frame
     np.testing.assert_array_max_ulp(
         np.nan_to_num(batch.signal[0]), np.nan_to_num(record.signal), maxulp=1
     )
-    # strict: as wfdb does by default, which averages them
+    # strict: as wfdb does by default, which averages them, and averages missing ones like others
     strict = read_record(stem, strict=True)
     averaged = wfdb.rdrecord(str(stem), physical=False)
-    np.testing.assert_array_equal(strict.digital, averaged.d_signal.T)
+    lost = np.isnan(record.signal).reshape(12, -1, samples_per_frame).any(axis=2)
+    stored_order = [record.source_leads.index(lead) for lead in strict.leads]
+    same = np.ones_like(strict.digital, dtype=bool)
+    same[stored_order] = ~lost
+    np.testing.assert_array_equal(strict.digital[same], averaged.d_signal.T[same])
+    np.testing.assert_array_equal(np.isnan(strict.signal), lost)
     assert (strict.status, strict.fs) == ("read through wfdb: several samples per frame", 250.0)
 
 
-def test_unequal_samples_per_frame_go_through_wfdb(tmp_path: Path) -> None:
-    stem, _ = write(tmp_path, 16, random_samples(16, 3, 30, 0))
-    header = stem.with_suffix(".hea")
-    lines = header.read_text().replace("r 3 250 30", "r 3 250 18").splitlines()
-    lines[1:] = [
-        line.replace("16+0", kind)
-        for line, kind in zip(lines[1:], ("16x2+0", "16x2+0", "16+0"), strict=True)
-    ]
-    header.write_text("\n".join(lines))
-    status = read_record(stem, leads=["I", "III"], verify=False).status
-    assert status == "read through wfdb: unequal samples per frame"
+def test_unequal_samples_per_frame_are_averaged(tmp_path: Path) -> None:
+    frames = random_samples(16, 1, 18 * 5, 3)[0].reshape(18, 5)
+    frames[4, 1] = frames[9, 4] = -32768
+    lines = ["r 3 250 18"]
+    for lead, spf, columns in (("I", 2, [0, 1]), ("II", 2, [2, 3]), ("III", 1, [4])):
+        stored = frames[:, columns]
+        checksum = int(stored.sum()) & 0xFFFF
+        lines.append(f"r.dat 16x{spf} 200(3)/mV 16 0 {stored[0, 0]} {checksum} 0 {lead}")
+    (tmp_path / "r.hea").write_text("\n".join(lines))
+    (tmp_path / "r.dat").write_bytes(frames.astype("<i2").tobytes())
+    record = read_record(tmp_path / "r", leads=["I", "II", "III"])
+    assert record.status == "read through wfdb: unequal samples per frame"
+    lost = np.zeros((3, 18), bool)
+    for row, columns in enumerate(([0, 1], [2, 3], [4])):
+        lost[row] = (frames[:, columns] == -32768).any(axis=1)
+    assert lost[0, 4]
+    assert lost[2, 9]
+    np.testing.assert_array_equal(np.isnan(record.signal), lost)
+    oracle = wfdb.rdrecord(str(tmp_path / "r"))
+    np.testing.assert_array_max_ulp(
+        record.signal[~lost], oracle.p_signal.T.astype(np.float32)[~lost], maxulp=1
+    )
+    (tmp_path / "r.hea").write_text("\n".join(lines).replace(" 0 II\n", "1 0 II\n"))
+    with pytest.raises(ValueError, match="checksum of lead II is"):
+        read_record(tmp_path / "r", leads=["I"])
+
+
+# ---- segments
+
+
+def write_segments(
+    folder: Path, gains: list[str], leads: list[list[str]], *, layout: bool = False
+) -> tuple[Path, npt.NDArray[np.int16]]:
+    """A record `ms` of two segments of 100 samples; returns all its ADC units."""
+    lines = [f"ms/{2 + layout} 12 500 200"]
+    digital = samples(200)
+    if layout:
+        signals = "\n".join(f"~ 16 {gains[0]} 16 0 0 0 0 {lead}" for lead in leads[0])
+        (folder / "lay.hea").write_text(f"lay 12 500 0\n{signals}\n")
+        lines.append("lay 0")
+    for i, gain in enumerate(gains):
+        part = digital[:, 100 * i : 100 * (i + 1)]
+        order = [leads[0].index(lead) for lead in leads[i]]
+        write_record(folder / f"s{i}", part[order], leads[i], gain=gain)
+        lines.append(f"s{i} 100")
+    (folder / "ms.hea").write_text("\n".join(lines) + "\n")
+    return folder / "ms", digital
+
+
+@pytest.mark.parametrize("layout", [False, True])
+@pytest.mark.parametrize("gains", [("200(0)/mV", "200(0)/mV"), ("200(0)/mV", "400(7)/mV")])
+def test_segments_keep_their_calibrations(
+    tmp_path: Path, layout: bool, gains: tuple[str, str]
+) -> None:
+    order = list(MIMIC_ORDER)
+    stem, digital = write_segments(tmp_path, list(gains), [order, order], layout=layout)
+    if layout and gains[0] != gains[1]:
+        with pytest.raises(ValueError, match="several segments, and wfdb cannot read it"):
+            read_record(stem)
+        return
+    record = read_record(stem)
+    assert record.status == "read through wfdb: several segments"
+    np.testing.assert_array_equal(record.digital, digital)
+    expected = wfdb.rdrecord(str(stem)).p_signal.T.astype(np.float32)
+    rows = [order.index(lead) for lead in record.leads]
+    np.testing.assert_array_max_ulp(record.signal, expected[rows], maxulp=1)
+    np.testing.assert_array_equal(read_records([stem]).signal[0], record.signal)
+
+
+def test_segments_that_do_not_fit_together(tmp_path: Path) -> None:
+    order = list(MIMIC_ORDER)
+    swapped = [*order[1:], order[0]]
+    stem, _ = write_segments(tmp_path, ["200/mV", "200/mV"], [order, swapped])
+    with pytest.raises(ValueError, match="segment s1 has other leads, or in another order"):
+        read_record(stem)
+    stem, _ = write_segments(tmp_path, ["200/mV", "200/V"], [order, order])
+    with pytest.raises(ValueError, match="lead I has the units V, mV"):
+        read_record(stem)
+    stem, digital = write_segments(tmp_path, ["200/mV", "200/mV"], [order, order])
+    write_record(tmp_path / "s1", digital[:, 100:], order, fs="250")
+    with pytest.raises(ValueError, match="segment s1 is sampled at 250 Hz, not 500"):
+        read_record(stem)
+    write_record(tmp_path / "s1", digital[:, 100:], order, checksum_of="V4")
+    assert read_records([stem]).status == ("checksum",)
+    assert read_record(stem, verify=False).status == "read through wfdb: several segments"
 
 
 def test_mixed_formats_in_one_record(tmp_path: Path) -> None:

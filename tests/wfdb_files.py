@@ -34,8 +34,8 @@ def write_record(
     fmt: str = "16",
     gain: str = "200.0(0)/mV",
     offset: int = 0,
-    checksum_of: str = "",
-    first_of: str = "",
+    checksum_of: str | None = None,
+    first_of: str | None = None,
 ) -> Path:
     """A record of format 16, by hand.
 

@@ -60,9 +60,9 @@ class ShardSummary:
         rejected: number of records not written, by kind: one of the reader's (``missing``,
             ``truncated``, ``checksum``...), or ``row`` (of the catalogue's csv files), ``key``,
             ``duplicate``, ``empty``, ``description``.
-        quality: number of written records with each flag of
-            :class:`~esi_fast.signal.quality.Quality`, and of those whose reader had something to
-            say (``read through wfdb``).
+        quality: number of written records with each of
+            :class:`~esi_fast.signal.quality.QualityFlags`, and of those whose reader had
+            something to say (``read through wfdb``).
         bytes: size of all tars.
         captions: whether captions are baked in.
         resumed: shards that an earlier run had finished.

@@ -127,7 +127,7 @@ class _MimicIvEcg(Catalogue):
             if year and birth_year is not None and int(year[1]) >= birth_year:
                 age = float(int(year[1]) - birth_year)
             statements, measurements, error = machine.of_study(row[study])
-            yield from machine.takedamaged_entry()
+            yield from machine.take_damaged()
             yield CatalogueEntry(
                 key=row[study],
                 path=self.root / row[path].removesuffix(".hea"),
@@ -196,7 +196,7 @@ class _MachineReports:
             self._early.setdefault(found, report)
         return (), {}, ""
 
-    def takedamaged_entry(self) -> list[CatalogueEntry]:
+    def take_damaged(self) -> list[CatalogueEntry]:
         """The rows met since the last call that cannot be told to belong to any study."""
         damaged, self._damaged = self._damaged, []
         return damaged

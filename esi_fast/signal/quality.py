@@ -44,7 +44,7 @@ Signal = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class Quality(TypedDict, total=False):
+class QualityFlags(TypedDict, total=False):
     """Only what is wrong is present; an empty mapping is a clean record.
 
     Attributes:
@@ -72,7 +72,7 @@ class Quality(TypedDict, total=False):
     amplitude: str
 
 
-def assess(signal: Signal, fs: float) -> Quality:
+def assess(signal: Signal, fs: float) -> QualityFlags:
     """Flags of a 12-lead record.
 
     Limb leads are held against Einthoven's law (I + III = II) and Goldberger's augmented leads.
@@ -107,12 +107,17 @@ def assess(signal: Signal, fs: float) -> Quality:
         reversals.
 
     Raises:
-        ValueError: the signal is not (12, T) with T >= 1, or fs is not a positive number.
+        ValueError: the signal is not (12, T) of real numbers with T >= 1, or fs is not in
+            0.5..1,000,000.
     """
+    signal = np.asarray(signal)
+    if signal.dtype.kind not in "iuf":
+        raise ValueError(f"signal has dtype {signal.dtype}: it must be real numbers, in mV")
+    signal = signal.astype(np.float32, copy=False)
     if signal.ndim != 2 or signal.shape[0] != len(STANDARD_LEADS) or signal.shape[1] == 0:
         raise ValueError(f"signal must be (12, T) with T >= 1, not {signal.shape}")
-    if not (math.isfinite(fs) and fs > 0):
-        raise ValueError(f"fs must be a positive number of Hz, not {fs}")
+    if not 0.5 <= fs <= 1e6:
+        raise ValueError(f"fs must be in 0.5..1000000 Hz, not {fs}")
     low, high = signal.min(axis=1), signal.max(axis=1)
     missing = np.zeros(len(STANDARD_LEADS))
     absurd = np.zeros(len(STANDARD_LEADS), bool)
@@ -130,7 +135,7 @@ def assess(signal: Signal, fs: float) -> Quality:
     out_of_range = absurd | (high > OUT_OF_RANGE_MV) | (low < -OUT_OF_RANGE_MV)
     segments = _segments(signal, fs)
     clipped = _clipped(signal, segments.blocks, low, high, fs) & ~flat & ~out_of_range
-    quality: Quality = {}
+    quality: QualityFlags = {}
     if flat.any():
         quality["flat"] = _names(flat)
     if missing.any():

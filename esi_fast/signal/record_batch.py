@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
@@ -18,12 +20,17 @@ from esi_fast.leads import (
     lead_indices,
     millivolts_per_unit,
 )
+from esi_fast.signal.record_error import encode_path, header_name, record_error
 from esi_fast.signal.records import ECGRecord, RecordPath, load_record, record_stem
 from esi_fast.signal.resample import NanPolicy, Quality, _core, check_choice, resample
-from esi_fast.signal.wfdb_fallback import header_name
 
 MISSING_INT16 = -32768
 _MAX_MICROVOLT = 32767
+_PART = 1024  # records a call of the core
+# Rates that a header may choose for a whole batch, Hz.
+_LOWEST_RATE, _HIGHEST_RATE = 10.0, 100_000.0
+# A header that states an absurdly low rate must not make the whole batch long.
+_MOST_STRETCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +82,9 @@ def read_records(
 
     Args:
         paths: records, with or without ``.hea``.
-        fs: wanted rate, Hz. Default: that of the first record whose files are sound; records at
-            other rates get the status ``"rate"``.
-        duration: wanted length, s. Default: that of the longest record.
+        fs: wanted rate, Hz. Default: the most frequent one among the records whose headers and
+            file sizes are sound; records at other rates get the status ``"rate"``.
+        duration: wanted length, s. Default: that of the longest of those records.
         dtype: ``"float32"`` (mV, NaN = missing) or ``"int16"`` (1 uV a step, -32768 = missing,
             saturated at +-32767 and then flagged as ``clipped``).
         threads: 0 takes as many as there are usable CPUs.
@@ -98,22 +105,17 @@ def read_records(
     check_choice("nan_policy", nan_policy, get_args(NanPolicy))
     num_threads = threads or len(os.sched_getaffinity(0))
     options = _Options(quality, nan_policy, adc_units_per_mv, verify, strict)
+    if isinstance(paths, (str, bytes)):
+        raise ValueError(f"paths is the text {paths!r}: give a sequence of paths")
     batch = _Batch([record_stem(path) for path in paths], options)
     num_samples = 0
     if fs is None or duration is None:
         sizes = batch.probe(num_threads)
         if fs is None:
-            fs = next(iter(sizes.values()))[1] if sizes else float("nan")
-            for index, (_, own_fs) in list(sizes.items()):
-                if own_fs != fs:
-                    del sizes[index]
-                    batch.fail(index, "rate", f"sampled at {own_fs:g} Hz, not {fs:g}: pass fs=")
+            fs = batch.common_rate(sizes)
         for index, (length, own_fs) in sizes.items():
-            try:
-                num_samples = max(num_samples, _core.output_length(length, own_fs, fs))
-            except ValueError as error:
-                batch.fail(index, "format", str(error))
-    if duration is not None and fs == fs:
+            num_samples = max(num_samples, batch.length_at(index, length, own_fs, fs))
+    if duration is not None and not math.isnan(fs):
         num_samples = _num_samples(duration, fs)
 
     # Not filled: the core writes every sample of the rows it is given.
@@ -172,9 +174,13 @@ class _Batch:
         self.source_leads: list[tuple[str, ...]] = [()] * n
         self.clipped = np.zeros(n, dtype=np.bool_)
         self.through_wfdb: dict[int, ECGRecord] = {}
+        self.lead_of = {lead: index for index, lead in enumerate(STANDARD_LEADS)}
+        self.millivolts = {"mV": millivolts_per_unit("mV")}
 
     def fail(self, index: int, status: str, error: str) -> None:
-        self.status[index], self.errors[index] = status, error
+        """Give up a record for what its header says."""
+        status, line = record_error(status, f"{header_name(self.stems[index])}: {error}").args
+        self.status[index], self.errors[index] = status, line
         self.through_wfdb.pop(index, None)
 
     def native(self) -> list[int]:
@@ -188,56 +194,105 @@ class _Batch:
                 self.options.adc_units_per_mv,
             )  # fmt: skip
         except _core.RecordError as error:
-            self.fail(index, *error.args)
+            self.status[index], self.errors[index] = error.args
         else:
             self.status[index], self.errors[index] = record.status, ""
             self.source_leads[index] = record.source_leads
             self.through_wfdb[index] = record
 
+    def _resolved(
+        self, indices: list[int], call: Callable[[list[int]], list[_core.RecordResult]]
+    ) -> Iterator[tuple[int, _core.RecordResult]]:
+        """What the core makes of each record, once it knows all names in its header.
+
+        The core knows no lead names and no units. It returns a record unread whose names are not
+        in its tables; they are looked up once, and the record gets another turn.
+        """
+        # In parts: Python notices Ctrl-C between them.
+        parts = [indices[i : i + _PART] for i in range(0, len(indices), _PART)]
+        for part in parts:
+            unresolved = []
+            for index, result in zip(part, call(part), strict=True):
+                if result.status != "unresolved":
+                    yield index, result
+                    continue
+                unresolved.append(index)
+                for entry in result.unresolved:
+                    _resolve(entry, self.lead_of, self.millivolts)
+            if unresolved:
+                parts.append(unresolved)
+
+    def _stems(self, indices: list[int]) -> list[bytes]:
+        return [encode_path(self.stems[index]) for index in indices]
+
     def probe(self, num_threads: int) -> dict[int, tuple[int, float]]:
-        """Number of samples and rate of every record that can be read."""
+        """Number of samples and rate of every record whose header and files are sound."""
+
+        def call(indices: list[int]) -> list[_core.RecordResult]:
+            return _core.probe_records(
+                self._stems(indices), adc_units_per_mv=self.options.adc_units_per_mv or 0.0,
+                strict=self.options.strict, threads=num_threads, lead_of=self.lead_of,
+                millivolts=self.millivolts,
+            )  # fmt: skip
+
         sizes: dict[int, tuple[int, float]] = {}
-        encoded = [os.fsencode(stem) for stem in self.stems]
-        results = _core.probe_records(encoded, strict=self.options.strict, threads=num_threads)
-        for index, result in enumerate(results):
+        for index, result in self._resolved(self.native(), call):
+            self._take(index, result)
             if result.status == "ok":
                 sizes[index] = result.num_samples, result.fs
-                continue
-            self.fail(index, result.status, result.error)
-            if result.status == "unsupported":
-                self.fall_back(index)
-                if record := self.through_wfdb.get(index):
-                    sizes[index] = record.signal.shape[1], record.fs
-        return sizes
+            elif record := self.through_wfdb.get(index):
+                sizes[index] = record.signal.shape[1], record.fs
+        return dict(sorted(sizes.items()))
+
+    def common_rate(self, sizes: dict[int, tuple[int, float]]) -> float:
+        """The most frequent rate; NaN if there is none. Records at others fail and are dropped."""
+        for index, (_, own_fs) in list(sizes.items()):
+            if not _LOWEST_RATE <= own_fs <= _HIGHEST_RATE:
+                del sizes[index]
+                self.fail(index, "rate", f"{own_fs:g} Hz is no rate of an ECG: pass fs=")
+        if not sizes:
+            return float("nan")
+        ((fs, _),) = Counter(own_fs for _, own_fs in sizes.values()).most_common(1)
+        for index, (_, own_fs) in list(sizes.items()):
+            if own_fs != fs:
+                del sizes[index]
+                self.fail(index, "rate", f"sampled at {own_fs:g} Hz, not {fs:g}: pass fs=")
+        return fs
+
+    def length_at(self, index: int, num_samples: int, own_fs: float, fs: float) -> int:
+        """The record's number of samples at another rate; 0, and it fails, where that is absurd."""
+        try:
+            length = _core.output_length(num_samples, own_fs, fs)
+        except ValueError as error:
+            self.fail(index, "format", str(error))
+            return 0
+        if length > _MOST_STRETCH * num_samples:
+            self.fail(index, "format", f"{own_fs:g} Hz is too far from {fs:g} Hz: pass duration=")
+            return 0
+        return length
 
     def read(self, out: npt.NDArray[np.generic], fs: float, num_threads: int) -> None:
         """Fill the rows of ``out``."""
-        # The core knows no lead names and no units. It returns a record unread whose names are
-        # not in these tables; they are looked up once, and the record is read in the next turn.
-        lead_of = {lead: index for index, lead in enumerate(STANDARD_LEADS)}
-        millivolts = {"mV": millivolts_per_unit("mV")}
         options = self.options
-        pending = self.native()
-        blank = 0 if options.nan_policy == "zero" else _missing(out.dtype)
-        out[[status != "ok" for status in self.status]] = blank
-        while pending:
-            results = _core.read_batch(
-                [os.fsencode(self.stems[index]) for index in pending], pending, out,
+
+        def call(indices: list[int]) -> list[_core.RecordResult]:
+            return _core.read_batch(
+                self._stems(indices), indices, out,
                 fs=fs, quality=options.quality, nan_policy=options.nan_policy,
                 adc_units_per_mv=options.adc_units_per_mv or 0.0, verify=options.verify,
-                strict=options.strict, threads=num_threads, lead_of=lead_of, millivolts=millivolts,
+                strict=options.strict, threads=num_threads, lead_of=self.lead_of,
+                millivolts=self.millivolts,
             )  # fmt: skip
-            unresolved = []
-            for index, result in zip(pending, results, strict=True):
-                if result.status == "unresolved":
-                    unresolved.append(index)
-                    for entry in result.unresolved:
-                        _resolve(entry, lead_of, millivolts)
-                else:
-                    self._take(index, result)
-            pending = unresolved
-        for index, record in self.through_wfdb.items():
-            self.clipped[index] = _place(record, fs, options, out[index])
+
+        blank = 0 if options.nan_policy == "zero" else _missing(out.dtype)
+        out[[status != "ok" for status in self.status]] = blank
+        for index, result in self._resolved(self.native(), call):
+            self._take(index, result)
+        for index, record in list(self.through_wfdb.items()):
+            try:
+                self.clipped[index] = _place(record, fs, options, out[index])
+            except ValueError as error:  # a rate that cannot be had
+                self.fail(index, "format", str(error))
 
     def _take(self, index: int, result: _core.RecordResult) -> None:
         status = result.status
@@ -250,7 +305,7 @@ class _Batch:
             try:
                 lead_indices(self.source_leads[index])
             except ValueError as error:
-                self.errors[index] = f"{header_name(self.stems[index])}: {error}"
+                self.fail(index, "leads", str(error))
 
 
 @lru_cache(maxsize=256)  # an archive spells and orders its leads in a few ways

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from esi_fast.leads import (
     STANDARD_LEADS,
+    canonical_lead,
     lead_indices,
     millivolts_per_unit,
 )
+from esi_fast.signal.record_error import header_name, record_error
 from esi_fast.signal.resample import _core
-from esi_fast.signal.wfdb_fallback import StoredSignal, header_name, read_through_wfdb
+from esi_fast.signal.wfdb_fallback import StoredSignal, read_stored
 
 RecordPath = str | os.PathLike[str]
 
@@ -35,7 +37,8 @@ class ECGRecord:
         digital: ``(num_signals, T)``, ADC units of every signal in the order of the file: int16, or
             int32 where a format needs it (8, 24, 32, and what ``wfdb`` read), with the format's
             own value for missing samples.
-        fs: sampling rate, Hz (the header's, times its samples per frame).
+        fs: sampling rate, Hz: the header's, times its samples per frame where every signal has
+            as many (where they differ, the samples of a frame are averaged).
         leads: names of the rows of ``signal`` (the standard twelve unless others were asked for).
         source_leads: names of the rows of ``digital``, spelled as in the header.
         status: ``"ok"``, or ``"read through wfdb: <reason>"``.
@@ -67,12 +70,14 @@ def read_record(
 
     Args:
         path: the record, with or without ``.hea``.
-        leads: which of the twelve standard leads to return, in this order.
+        leads: which of the twelve standard leads to return, in this order; names as tolerant as
+            those in the header.
         verify: check the samples against the header's checksums and initial values.
         strict: read what the ``wfdb`` package reads, as it does, and nothing else: headers that
             stray from the published syntax (dates like ``05-May-2020``, names with ``/`` or two
             dots, gains like ``2.0E2``, text beyond ASCII) are errors, and the samples of a frame
-            are averaged. By default they are understood, and every sample is kept.
+            are averaged. By default they are understood, and every sample is kept, unless the
+            signals have unequal numbers of samples per frame: then they are averaged, too.
 
     Raises:
         FileNotFoundError: the header or a data file it names does not exist.
@@ -83,9 +88,12 @@ def read_record(
 
     Source: https://physionet.org/physiotools/wag/header-5.htm and signal-5.htm.
     """
+    if isinstance(leads, str):
+        raise ValueError(f"leads is the text {leads!r}: give a sequence of names, [{leads!r}]")
+    wanted = tuple(canonical_lead(lead) or lead for lead in leads)
     stem = record_stem(path)
     try:
-        return load_record(stem, tuple(leads), verify, strict)
+        return load_record(stem, wanted, verify, strict)
     except _core.RecordError as error:
         status, message = error.args
         kind = {"missing": FileNotFoundError, "io": OSError}.get(status, ValueError)
@@ -94,7 +102,7 @@ def read_record(
 
 def record_stem(path: RecordPath) -> str:
     """The record's path without ``.hea``."""
-    return os.fspath(path).removesuffix(".hea")
+    return os.fsdecode(path).removesuffix(".hea")
 
 
 def load_record(
@@ -108,37 +116,40 @@ def load_record(
 
     ``adc_units_per_mv``: the gain of every lead in place of the header's, see ``read_records``.
     """
-    status = "ok"
-    try:
-        header, fs, digital = _core.read_record(os.fsencode(stem), verify=verify, strict=strict)
-        signals = [StoredSignal.from_header(spec) for spec in header.signals]
-    except _core.RecordError as error:
-        code, reason = error.args
-        if code != "unsupported":
-            raise
-        header, digital, signals = read_through_wfdb(stem, reason, verify, strict)
-        fs = header.fs
-        status = f"read through wfdb: {reason}"
-    source_leads = tuple(signal.name for signal in signals)
+    stored = read_stored(stem, verify, strict)
+    source_leads = tuple(signal.name for signal in stored.signals)
     try:
         indices = lead_indices(source_leads, leads)
     except ValueError as error:
-        raise _core.RecordError("leads", f"{header_name(stem)}: {error}") from None
-    wanted = [signals[index] for index in indices]
+        raise record_error("leads", f"{header_name(stem)}: {error}") from None
+    wanted = [stored.signals[index] for index in indices]
     if adc_units_per_mv:
         wanted = [
             replace(signal, gain=adc_units_per_mv, baseline=signal.adc_zero, unit="mV")
             for signal in wanted
         ]
-    millivolts = _core.to_millivolts(
-        digital,
-        rows=indices,
-        baselines=[signal.baseline for signal in wanted],
-        steps=[_millivolts_per_step(stem, signal) for signal in wanted],
-        missing=[signal.missing for signal in wanted],
+    steps = [_millivolts_per_step(stem, signal) for signal in wanted]
+    if stored.physical is None or adc_units_per_mv:
+        millivolts = _core.to_millivolts(
+            stored.digital,
+            rows=indices,
+            baselines=[signal.baseline for signal in wanted],
+            steps=steps,
+            missing=[signal.missing for signal in wanted],
+        )
+    else:
+        units = np.array([millivolts_per_unit(signal.unit) for signal in wanted])
+        millivolts = (stored.physical[indices] * units[:, None]).astype(np.float32)
+    return ECGRecord(
+        millivolts,
+        stored.digital,
+        stored.fs,
+        leads,
+        source_leads,
+        stored.status,
+        tuple(stored.header.comments),
+        stem,
     )
-    comments = tuple(header.comments)
-    return ECGRecord(millivolts, digital, fs, leads, source_leads, status, comments, stem)
 
 
 def _millivolts_per_step(stem: str, signal: StoredSignal) -> float:
@@ -146,8 +157,8 @@ def _millivolts_per_step(stem: str, signal: StoredSignal) -> float:
         step = millivolts_per_unit(signal.unit) / signal.gain
     except ValueError as error:
         message = f"{header_name(stem)}: lead {signal.name}: {error}"
-        raise _core.RecordError("units", message) from None
+        raise record_error("units", message) from None
     if not (abs(step) < 1e9 and abs(signal.baseline) <= 1 << 30):
         message = f"has the absurd gain {signal.gain} or baseline {signal.baseline}"
-        raise _core.RecordError("non-finite", f"{header_name(stem)}: lead {signal.name} {message}")
+        raise record_error("non-finite", f"{header_name(stem)}: lead {signal.name} {message}")
     return step

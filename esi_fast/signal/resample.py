@@ -41,10 +41,11 @@ def resample(
       the signal is continued by odd reflection (``2 x[0] - x[k]``), so that a constant stays that
       constant up to both ends.
     - ``"scipy"``: what ``scipy.signal.resample_poly`` does by default, zeros beyond the ends
-      included: the first and last samples are then wrong by up to 40 % of the signal's offset.
+      included: the first and last samples are then wrong by up to half of the signal's offset.
 
     Missing samples (anything not finite) are bridged by a straight line before the filter, so that
-    none spreads; an output belongs to a gap if an input nearest to its own time was missing.
+    none spreads; an output belongs to a gap if the input nearest to its own time (of two as
+    near, the later one) was missing, or it is the output nearest to a missing input.
 
     Args:
         x: ``(..., T)``, real numbers in any unit.
