@@ -670,3 +670,20 @@ def test_build_index_names_the_damaged_byte(built: Path, tmp_path: Path) -> None
     (tmp_path / "empty.tar").write_bytes(b"")
     with pytest.raises(ValueError, match=r"empty\.tar: is empty"):
         build_index(tmp_path / "empty.tar")
+
+
+def test_assumed_amplitudes_are_marked(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, 2)
+    tree.adc_units_per_mv = 500.0
+    out = tmp_path / "out"
+    summary = write_shards(tree, out, **SETTINGS)
+    assert summary.quality["amplitude"] == 2
+    settings = json.loads((out / "index.json").read_text())["settings"]
+    assert settings["adc_units_per_mv"] == 500.0
+    (tar,) = out.glob("*.tar")
+    with tarfile.open(tar) as members:
+        for name, stored in (("k000", signal_of(0)), ("k001", signal_of(1))):
+            ecg = np.load(io.BytesIO(members.extractfile(f"{name}.ecg.npy").read()))
+            meta = json.loads(members.extractfile(f"{name}.json").read())
+            np.testing.assert_array_equal(ecg, 2 * stored)  # 500 steps of 2 uV a millivolt
+            assert meta["quality"]["amplitude"] == "assumed: 500 ADC units per mV"
