@@ -73,6 +73,20 @@ def test_the_scores_in_the_readme_are_those_of_the_committed_run() -> None:
             assert "{:.3f} [{:.3f}, {:.3f}]".format(*values) in README
 
 
+def test_the_speeds_in_the_readme_are_those_of_the_committed_run() -> None:
+    with (ROOT / "benchmarks" / "signal.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    shown = {
+        (f"{us:.0f}", "{:.1f} ({:.1f} .. {:.1f})".format(*ratios))
+        for row in rows
+        for us in [float(row["ours_us_per_record"])]
+        for ratios in [[float(row[name]) for name in ("ratio", "ratio_min", "ratio_max")]]
+    }
+    table = re.findall(r"^\| .* \| (\d+) \| ([\d.]+ \([\d. ]+\)) \| .* \|$", README, re.MULTILINE)
+    assert len(table) == 11
+    assert set(table) <= shown
+
+
 def test_every_path_that_the_readme_names_exists() -> None:
     for name in re.findall(r"`((?:esi_fast|csrc|tests|benchmarks|tools)/[\w./]*)`", README):
         assert (ROOT / name).exists(), name
