@@ -151,7 +151,8 @@ inline void check_record_line(std::string_view line) {
   const std::string_view token = next_token(line);
   std::string_view segments = token;
   const std::string_view name = take_until(segments, '/');
-  if (name.empty() || !only(name, "-", true) || !is_digits(segments, true)) {
+  const bool has_segments = name.size() < token.size();
+  if (name.empty() || !only(name, "-", true) || !is_digits(segments, !has_segments)) {
     stray("record name", token);
   }
   const std::string_view count = next_token(line);

@@ -169,6 +169,7 @@ def test_formats_the_core_lacks_join_the_batch_through_wfdb(tmp_path: Path) -> N
         (header.replace(" 516 ", " 999 "), "format", "other.hea: format 999 is not one"),
         (header.replace(f" {first} ", " 7 "), "checksum", "other_1.dat: first sample of lead I is"),
         (header.replace(" 300\n", " 300000000000\n"), "truncated", "other_1.dat: "),
+        (header.replace(" 300\n", "\n"), "format", "other.hea: the length of a FLAC record"),
     ):
         (tmp_path / "other.hea").write_text(wrong)
         batch = read_records(stems)

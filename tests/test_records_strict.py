@@ -20,6 +20,7 @@ TOLERATED = {
     "only a year": ("r 12 500 500", "r 12 500 500 09:49:17 2020", "base date"),
     "no day of the calendar": ("r 12 500 500", "r 12 500 500 09:49:17 31/2/2020", "base date"),
     "name with a slash": ("r 12", "12sl/r 12", "record name"),
+    "name that ends in a slash": ("r 12", "r/ 12", "record name"),
     "name with a dot": ("r 12", "E1.mat 12", "record name"),
     "file name with two dots": ("r.dat", "r.x.dat", "file name"),
     "gain with a capital exponent": ("200.0(0)/mV", "2.0E2(0)/mV", "gain"),
@@ -37,7 +38,7 @@ TOLERATED = {
 # Not the published syntax, but wfdb happens to take the same from it.
 READ_ALIKE = (
     "sign of a number", "sign of a baseline", "no samples a frame", "negative resolution",
-    "order in the format",
+    "order in the format", "name that ends in a slash",
 )  # fmt: skip
 
 

@@ -244,6 +244,9 @@ def check_sizes(stem: str, header: _core.Header) -> int:
         size = info.st_size
         most = _core.samples_in(code, max(0, size - offset))
         if code in _MISSING_FLAC:
+            if not header.num_samples:
+                message = "the length of a FLAC record must be stated"
+                raise record_error("format", f"{header_name(stem)}: {message}")
             most = size // _SMALLEST_FLAC_FRAME * _MOST_FLAC_SAMPLES
         assert most is not None, "the core refuses unknown formats"
         if header.num_samples * per_frame > most:
