@@ -274,6 +274,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_readonly("num_samples", &esi::Header::num_samples)
       .def_readonly("signals", &esi::Header::signals)
       .def_property_readonly("segments", [](const esi::Header& h) { return texts(h.segments); })
+      .def_readonly("segment_lengths", &esi::Header::segment_lengths)
       .def_property_readonly("comments", [](const esi::Header& h) { return texts(h.comments); });
 
   py::class_<esi::RecordResult>(m, "RecordResult", "What became of one record of a batch.")

@@ -93,7 +93,8 @@ struct Header {
   double fs = 250.0;
   std::int64_t num_samples = 0;       // 0: not stated, the size of the data file decides
   std::vector<SignalSpec> signals;    // of a record of one segment
-  std::vector<std::string> segments;  // the names of several
+  std::vector<std::string> segments;  // the names of several, "~" for a gap
+  std::vector<std::int64_t> segment_lengths;
   std::vector<std::string> comments;
 };
 
@@ -294,6 +295,8 @@ inline Header parse_header(std::string_view text) {
       header.signals.reserve(static_cast<std::size_t>(std::min(header.num_signals, most)));
     } else if (header.num_segments != 1) {
       header.segments.emplace_back(next_token(line));
+      header.segment_lengths.push_back(
+          whole_number(next_token(line), {"length of a segment"}, 0, kMaxSamples));
     } else if (static_cast<std::int64_t>(header.signals.size()) < header.num_signals) {
       header.signals.push_back(
           parse_signal(line, static_cast<std::int64_t>(header.signals.size())));

@@ -147,12 +147,13 @@ inline bool is_gain(std::string_view text) {
   return is_decimal(mantissa) && is_digits(exponent, true);
 }
 
-inline void check_record_line(std::string_view line) {
+inline void check_record_line(std::string_view line, const Header& header) {
   const std::string_view token = next_token(line);
   std::string_view segments = token;
   const std::string_view name = take_until(segments, '/');
   const bool has_segments = name.size() < token.size();
-  if (name.empty() || !only(name, "-", true) || !is_digits(segments, !has_segments)) {
+  if (name.empty() || !only(name, "-", true) || !is_digits(segments, !has_segments) ||
+      (has_segments && header.num_segments < 2)) {
     stray("record name", token);
   }
   const std::string_view count = next_token(line);
@@ -160,7 +161,11 @@ inline void check_record_line(std::string_view line) {
   const std::string_view fs = next_token(line);
   if (!fs.empty() && !is_rate(fs)) stray("sampling frequency", fs);
   const std::string_view num_samples = next_token(line);
-  if (!is_digits(num_samples, true) || num_samples == "0") stray("number of samples", num_samples);
+  // Only a layout, which names signals without data, has none.
+  const bool is_layout = !header.signals.empty() && header.signals[0].file == "~";
+  if (!is_digits(num_samples, true) || (num_samples == "0" && !is_layout)) {
+    stray("number of samples", num_samples);
+  }
   const std::string_view time = next_token(line);
   if (!time.empty() && !is_time(time)) stray("base time", time);
   const std::string_view date = next_token(line);
@@ -200,7 +205,7 @@ inline void check_strict(std::string_view text, const Header& header) {
       if (static_cast<unsigned char>(c) >= 0x80) stray("the line", line);
     }
     if (num_lines < 0) {
-      check_record_line(line);
+      check_record_line(line, header);
     } else if (header.num_segments == 1) {
       check_signal_line(line);
     }

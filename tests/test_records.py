@@ -178,13 +178,13 @@ def test_comments_and_ignored_dates(tmp_path: Path) -> None:
     assert record.path == str(tmp_path / "r")
 
 
-def test_multi_segment_records_go_through_wfdb(tmp_path: Path) -> None:
+def test_segments_are_joined(tmp_path: Path) -> None:
     digital = samples(80)
     write_record(tmp_path / "a", digital[:, :50])
     write_record(tmp_path / "b", digital[:, 50:])
     (tmp_path / "r.hea").write_text("r/2 12 500 80\na 50\nb 30\n")
     record = read_record(tmp_path / "r")
-    assert record.status == "read through wfdb: several segments"
+    assert record.status == "joined: several segments"
     np.testing.assert_array_equal(record.digital, digital)
     batch = read_records([tmp_path / "r", tmp_path / "a"])
     assert batch.status == (record.status, "ok")

@@ -292,7 +292,7 @@ def test_a_header_that_announces_what_no_file_holds(tmp_path: Path) -> None:
     (tmp_path / "r.hea").write_text("r/2 12 500 99999999999\n~ 99999999899\npart 100\n")
     batch = read_records([tmp_path / "r"])
     assert batch.status == ("format",)
-    assert batch.errors[0] == "r.hea: states 99999999999 frames, its segments hold 100"
+    assert batch.errors[0] == "r.hea: spans 99999999999 samples, its segments hold 100"
 
 
 # ---- a bad record among good ones, whatever it is that is bad
@@ -346,7 +346,7 @@ def test_what_goes_through_wfdb_harms_no_other(tmp_path: Path) -> None:
     assert batch.status == ("ok", "io", "io", "missing")
     assert batch.errors[1:] == (
         "pipe.dat: not a regular file",
-        "long.hea: File name too long",
+        "x" * 300 + ": File name too long",
         "gone.dat: no such file",
     )
 

@@ -171,12 +171,8 @@ def test_segments_keep_their_calibrations(
 ) -> None:
     order = list(MIMIC_ORDER)
     stem, digital = write_segments(tmp_path, list(gains), [order, order], layout=layout)
-    if layout and gains[0] != gains[1]:
-        with pytest.raises(ValueError, match="several segments, and wfdb cannot read it"):
-            read_record(stem)
-        return
     record = read_record(stem)
-    assert record.status == "read through wfdb: several segments"
+    assert record.status == "joined: several segments"
     np.testing.assert_array_equal(record.digital, digital)
     expected = wfdb.rdrecord(str(stem)).p_signal.T.astype(np.float32)
     rows = [order.index(lead) for lead in record.leads]
@@ -190,16 +186,81 @@ def test_segments_that_do_not_fit_together(tmp_path: Path) -> None:
     stem, _ = write_segments(tmp_path, ["200/mV", "200/mV"], [order, swapped])
     with pytest.raises(ValueError, match="segment s1 has other leads, or in another order"):
         read_record(stem)
-    stem, _ = write_segments(tmp_path, ["200/mV", "200/V"], [order, order])
-    with pytest.raises(ValueError, match="lead I has the units V, mV"):
-        read_record(stem)
     stem, digital = write_segments(tmp_path, ["200/mV", "200/mV"], [order, order])
     write_record(tmp_path / "s1", digital[:, 100:], order, fs="250")
-    with pytest.raises(ValueError, match="segment s1 is sampled at 250 Hz, not 500"):
+    with pytest.raises(ValueError, match="segment s1 is sampled at 250 Hz, unlike the others"):
         read_record(stem)
     write_record(tmp_path / "s1", digital[:, 100:], order, checksum_of="V4")
     assert read_records([stem]).status == ("checksum",)
-    assert read_record(stem, verify=False).status == "read through wfdb: several segments"
+    assert read_record(stem, verify=False).status == "joined: several segments"
+    for gain, status in (("1e-300/mV", "non-finite"), ("200(2000000000)/mV", "non-finite")):
+        stem, _ = write_segments(tmp_path, ["200/mV", gain], [order, order])
+        assert read_records([stem]).status == (status,)
+    for lines, message in (
+        ("ms/2 12 500 200\ns0 100\n", "announces 2 segments and names 1"),
+        ("ms/2 12 500 300\ns0 100\ns1 100\n", "states 300 samples, its segments 200"),
+        ("ms/2 12 500\ns0 100\ns1 90\n", "segment s1 holds 100 samples, 90 are announced"),
+        ("ms/2 0 500 0\n~ 0\n~ 0\n", "none of its segments holds samples"),
+    ):
+        stem.with_suffix(".hea").write_text(lines)
+        batch = read_records([stem, tmp_path / "s0"], fs=500, duration=1)
+        assert batch.status == ("format", "ok")
+        assert message in batch.errors[0]
+
+
+def test_segments_each_by_its_own_header(tmp_path: Path) -> None:
+    """Units, names that occur twice, leads and samples that are missing, gaps, formats."""
+    digital = samples(300, 14)
+    names = ["x", "x", *MIMIC_ORDER]
+    digital[5, 110:120] = -32768
+    write_record(tmp_path / "a", digital[:, :100], names, gain="200(0)/mV")
+    write_record(tmp_path / "b", digital[:, 100:200], names, gain="0.2(3)/µV")
+    write_record(tmp_path / "c", digital[3:, 200:], names[3:], gain="2E5(0)/V", fmt="16")
+    signals = "\n".join(f"~ 16 200 16 0 0 0 0 {name}" for name in names)
+    (tmp_path / "lay.hea").write_text(f"lay 14 500 0\n{signals}\n")
+    (tmp_path / "m.hea").write_text("m/5 14 500 350\nlay 0\na 100\n~ 50\nb 100\nc 100\n")
+    record = read_record(tmp_path / "m")
+    assert record.source_leads == tuple(names)
+    for begin, part in ((0, "a"), (150, "b")):
+        alone = read_record(tmp_path / part)
+        np.testing.assert_array_equal(record.signal[:, begin : begin + 100], alone.signal)
+        np.testing.assert_array_equal(record.digital[:, begin : begin + 100], alone.digital)
+    part_c = read_record(tmp_path / "c", leads=record.leads[1:])
+    np.testing.assert_array_equal(record.signal[1:, 250:], part_c.signal)
+    assert np.isnan(record.signal[0, 250:]).all()  # lead I is not in c
+    assert np.isnan(record.signal[:, 100:150]).all()
+    assert (record.digital[:, 100:150] == -32768).all()
+    assert np.isnan(record.signal[3, 160:170]).all()  # aVR, the sixth signal
+    gain = read_records([tmp_path / "m"], adc_units_per_mv=100.0).signal[0]
+    np.testing.assert_allclose(gain[3, :100], digital[5, :100] / 100, rtol=1e-6)
+    assert np.isnan(gain[3, 160:170]).all()
+
+
+def test_skew_in_every_format(tmp_path: Path) -> None:
+    for fmt in BITS:
+        values = random_samples(fmt, 12, 40, 1)
+        stem, digital = write(tmp_path, fmt, values)
+        header = stem.with_suffix(".hea")
+        header.write_text(header.read_text().replace(f"{fmt}+0", f"{fmt}:3+0"))
+        if fmt == 8:
+            with pytest.raises(ValueError, match="format 8 has no mark"):
+                read_record(stem)
+            continue
+        record = read_record(stem)
+        assert record.status == "read through wfdb: skewed signals"
+        np.testing.assert_array_equal(record.digital[:, :37], digital[:, 3:])
+        assert np.isnan(record.signal[:, 37:]).all()
+
+
+def test_files_of_a_linked_folder_are_the_folders(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "link").symlink_to(tmp_path / "real" / "sub")
+    for folder, seed in (("real", 1), ("other", 2)):
+        write_record(tmp_path / folder / "r", samples(100, seed=seed), fmt="16:1")
+    expected = read_record(tmp_path / "real" / "r")
+    through_link = read_record(f"{tmp_path}/other/link/../r")
+    np.testing.assert_array_equal(through_link.digital, expected.digital)
 
 
 def test_mixed_formats_in_one_record(tmp_path: Path) -> None:

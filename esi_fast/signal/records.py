@@ -1,15 +1,15 @@
 """A WFDB record as twelve leads in millivolts.
 
-The compiled core reads formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, in one segment or
-several data files, MATLAB files read as WFDB included. FLAC, several segments, skew and unequal
-samples per frame go through the ``wfdb`` package, and the record's status says so.
+The compiled core reads formats 8, 16, 24, 32, 61, 80, 160, 212, 310 and 311, in one file or
+several, MATLAB files read as WFDB included; segments are joined from its records. FLAC, skew and
+unequal samples per frame go through the ``wfdb`` package. The record's status says which it was.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,10 @@ from esi_fast.leads import (
     STANDARD_LEADS,
     canonical_lead,
     lead_indices,
-    millivolts_per_unit,
 )
 from esi_fast.signal.record_error import header_name, record_error
 from esi_fast.signal.resample import _core
-from esi_fast.signal.wfdb_fallback import StoredSignal, read_stored
+from esi_fast.signal.wfdb_fallback import read_stored
 
 RecordPath = str | os.PathLike[str]
 
@@ -41,7 +40,7 @@ class ECGRecord:
             as many (where they differ, the samples of a frame are averaged).
         leads: names of the rows of ``signal`` (the standard twelve unless others were asked for).
         source_leads: names of the rows of ``digital``, spelled as in the header.
-        status: ``"ok"``, or ``"read through wfdb: <reason>"``.
+        status: ``"ok"``, ``"joined: several segments"`` or ``"read through wfdb: <reason>"``.
         comments: the header's comment lines, without ``#``.
         path: the record's path without suffix.
     """
@@ -117,48 +116,17 @@ def load_record(
     ``adc_units_per_mv``: the gain of every lead in place of the header's, see ``read_records``.
     """
     stored = read_stored(stem, verify, strict)
-    source_leads = tuple(signal.name for signal in stored.signals)
     try:
-        indices = lead_indices(source_leads, leads)
+        rows = lead_indices(stored.names, leads)
     except ValueError as error:
         raise record_error("leads", f"{header_name(stem)}: {error}") from None
-    wanted = [stored.signals[index] for index in indices]
-    if adc_units_per_mv:
-        wanted = [
-            replace(signal, gain=adc_units_per_mv, baseline=signal.adc_zero, unit="mV")
-            for signal in wanted
-        ]
-    steps = [_millivolts_per_step(stem, signal) for signal in wanted]
-    if stored.physical is None or adc_units_per_mv:
-        millivolts = _core.to_millivolts(
-            stored.digital,
-            rows=indices,
-            baselines=[signal.baseline for signal in wanted],
-            steps=steps,
-            missing=[signal.missing for signal in wanted],
-        )
-    else:
-        units = np.array([millivolts_per_unit(signal.unit) for signal in wanted])
-        millivolts = (stored.physical[indices] * units[:, None]).astype(np.float32)
     return ECGRecord(
-        millivolts,
+        stored.millivolts(rows, adc_units_per_mv),
         stored.digital,
         stored.fs,
         leads,
-        source_leads,
+        stored.names,
         stored.status,
         tuple(stored.header.comments),
         stem,
     )
-
-
-def _millivolts_per_step(stem: str, signal: StoredSignal) -> float:
-    try:
-        step = millivolts_per_unit(signal.unit) / signal.gain
-    except ValueError as error:
-        message = f"{header_name(stem)}: lead {signal.name}: {error}"
-        raise record_error("units", message) from None
-    if not (abs(step) < 1e9 and abs(signal.baseline) <= 1 << 30):
-        message = f"has the absurd gain {signal.gain} or baseline {signal.baseline}"
-        raise record_error("non-finite", f"{header_name(stem)}: lead {signal.name} {message}")
-    return step
