@@ -59,7 +59,7 @@ struct Group {
   const Format* format = nullptr;
 };
 
-// How the signals lie in files; throws kUnsupported for what only the wfdb package reads.
+// How the signals lie in files; throws kUnsupported for what it hands on to Python.
 inline std::vector<Group> group_signals(const Header& header, bool strict) {
   const auto unsupported = [](const std::string& reason) {
     throw RecordError(Status::kUnsupported, reason);

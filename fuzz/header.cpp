@@ -65,6 +65,10 @@ void check_bounds(const esi::Header& header) {
   check_text(header.name);
   for (const std::string& comment : header.comments) check_text(comment);
   for (const std::string& segment : header.segments) check_text(segment);
+  check(header.segment_lengths.size() == header.segments.size(), "a length a segment");
+  for (std::int64_t length : header.segment_lengths) {
+    check(is_within(length, 0, kMaxSamples), "length of a segment");
+  }
   const bool one_segment = header.num_segments == 1;
   const auto described = static_cast<std::int64_t>(header.signals.size());
   check(described == (one_segment ? header.num_signals : 0), "as many signals as announced");
@@ -99,7 +103,9 @@ std::string written(const esi::Header& header) {
   std::string text = "\n" + header.name + "/" + std::to_string(header.num_segments) + " " +
                      std::to_string(header.num_signals) + " " + number(header.fs) + " " +
                      std::to_string(header.num_samples) + "\n";
-  for (const std::string& segment : header.segments) text += segment + "\n";
+  for (std::size_t i = 0; i < header.segments.size(); ++i) {
+    text += header.segments[i] + " " + std::to_string(header.segment_lengths[i]) + "\n";
+  }
   for (const esi::SignalSpec& spec : header.signals) {
     text += spec.file + " " + std::to_string(spec.format) + "x" +
             std::to_string(spec.samples_per_frame) + ":" + std::to_string(spec.skew) + "+" +
@@ -119,7 +125,7 @@ std::string written(const esi::Header& header) {
 bool are_equal(const esi::Header& a, const esi::Header& b) {
   const auto fields = [](const esi::Header& h) {
     return std::tie(h.name, h.num_segments, h.num_signals, h.fs, h.num_samples, h.segments,
-                    h.comments);
+                    h.segment_lengths, h.comments);
   };
   const auto spec_fields = [](const esi::SignalSpec& s) {
     return std::tie(s.file, s.format, s.samples_per_frame, s.skew, s.byte_offset, s.gain,

@@ -200,6 +200,8 @@ def test_segments_that_do_not_fit_together(tmp_path: Path) -> None:
         ("ms/2 12 500 200\ns0 100\n", "announces 2 segments and names 1"),
         ("ms/2 12 500 300\ns0 100\ns1 100\n", "states 300 samples, its segments 200"),
         ("ms/2 12 500\ns0 100\ns1 90\n", "segment s1 holds 100 samples, 90 are announced"),
+        ("ms/2 12 500\ns0 100\ns0 100\n", "names segment s0 more than once"),
+        ("ms/2 12 500\ns0 100\ns1\n", "length of a segment '' is not a whole number"),
         ("ms/2 0 500 0\n~ 0\n~ 0\n", "none of its segments holds samples"),
     ):
         stem.with_suffix(".hea").write_text(lines)

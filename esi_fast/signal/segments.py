@@ -40,6 +40,9 @@ def read_segments(stem: str, header: _core.Header, strict: bool, read: Read) -> 
     parts = list(zip(header.segments, header.segment_lengths, strict=True))
     if len(parts) != header.num_segments:
         raise fail(f"announces {header.num_segments} segments and names {len(parts)}")
+    twice = [name for name, count in Counter(header.segments).items() if count > 1 and name != "~"]
+    if twice:  # one small file would fill the memory
+        raise fail(f"names segment {twice[0]} more than once")
     total = sum(length for _, length in parts)
     if header.num_samples not in (0, total):
         raise fail(f"states {header.num_samples} samples, its segments {total}")
