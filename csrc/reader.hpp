@@ -49,7 +49,7 @@ struct BatchOutput {
 
 namespace detail {
 
-// Opens a record, finds its leads and its ratio; nothing if names are to be looked up first.
+// Opens a record and finds its leads; nothing if names are to be looked up first.
 inline std::optional<Lanes> open_record(const std::string& stem, const NameTables& names,
                                         const BatchOptions& options, Reader& reader,
                                         RecordResult& result) {
