@@ -2,6 +2,7 @@
 //
 // Input: 2 bytes of options, the header up to a NUL, the bytes of the data files "d" and "e".
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,9 +39,15 @@ class Folder {
   Folder() {
     std::string name = (std::filesystem::temp_directory_path() / "fuzz-record-XXXXXX").string();
     check(::mkdtemp(name.data()) != nullptr, "a folder can be made (TMPDIR)");
-    path = name + "/";
+    root_ = name;
+    path = name + "/records/";
+    check(::mkdir(path.c_str(), 0700) == 0, "a folder for records");
+    // What lies outside the folder of records could be read, if names were let lead there.
+    for (const char* data : {"d", "e"}) {
+      std::filesystem::create_symlink(path + data, root_ + "/" + data);
+    }
   }
-  ~Folder() { std::filesystem::remove_all(path); }
+  ~Folder() { std::filesystem::remove_all(root_); }
 
   void write(const std::string& name, std::string_view bytes) const {
     const int file = ::open((path + name).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -50,6 +57,9 @@ class Folder {
   }
 
   std::string path;
+
+ private:
+  std::string root_;
 };
 
 const esi::NameTables& names() {
@@ -138,13 +148,54 @@ void check_checksums(const esi::Header& header, const esi::Group& group,
       sum += samples[k];
     }
     check(!spec.checksum || sum % 65536 == 0, "verified: the samples add up to the checksum");
+    const bool begins = group.format->code == 8 || !spec.initial_value ||
+                        *spec.initial_value == samples[static_cast<std::size_t>(i)];
+    check(begins, "verified: the first sample is the initial value");
   }
+}
+
+// Headers that leave no doubt: samples of one format in one file that holds them all. The number
+// of samples a signal; 0 for other headers.
+std::int64_t undoubted_samples(const Input& input) {
+  esi::Header header;
+  try {
+    header = esi::parse_header(input.header);
+  } catch (const esi::RecordError&) {
+    return 0;
+  }
+  if (header.num_segments != 1 || header.signals.empty()) return 0;
+  const esi::SignalSpec& first = header.signals[0];
+  const fuzz::Layout* layout = fuzz::layout_of(first.format);
+  if (!layout) return 0;
+  for (const esi::SignalSpec& spec : header.signals) {
+    const bool is_alike = spec.file == "d" && spec.format == first.format && spec.skew == 0 &&
+                          spec.byte_offset == first.byte_offset &&
+                          spec.samples_per_frame == first.samples_per_frame;
+    if (!is_alike) return 0;
+  }
+  const std::int64_t room = static_cast<std::int64_t>(input.data.size()) - first.byte_offset;
+  const std::int64_t frame = header.num_signals * first.samples_per_frame;
+  if (room < 0 || header.num_samples > 8 * room) return 0;
+  if (header.num_samples == 0) {  // the size decides: without doubt where samples are whole bytes
+    const std::int64_t frame_bytes = frame * static_cast<std::int64_t>(layout->block_bytes);
+    const bool is_whole = layout->samples.size() == 1 && room % frame_bytes == 0;
+    return is_whole ? room / frame_bytes * first.samples_per_frame : 0;
+  }
+  const auto count = static_cast<std::size_t>(header.num_samples * frame);
+  const std::size_t block = layout->samples.size();
+  const std::size_t num_bytes = count / block * layout->block_bytes + layout->reach(count % block);
+  return static_cast<std::int64_t>(num_bytes) <= room ? header.num_samples * first.samples_per_frame
+                                                      : 0;
 }
 
 void check_record(const esi::RawRecord& record, const Input& input, bool verified) {
   check(record.num_samples > 0 && record.samples.size() >= record.groups.size(), "samples");
   for (std::size_t g = 0; g < record.groups.size(); ++g) {
     const esi::Group& group = record.groups[g];
+    const std::filesystem::path file(group.file);
+    const bool is_inside =
+        !file.is_absolute() && std::find(file.begin(), file.end(), "..") == file.end();
+    check(is_inside, "a data file lies in the folder of its header");
     const std::vector<std::int64_t> expected =
         samples_by_layout(record.header, group, record.num_samples, input.data);
     record.samples[g].visit([&](const auto& samples) {
@@ -306,6 +357,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     check_record(reader.record, input, verify);
   } else {
     fuzz::check_message(error);
+  }
+  if (!verify && !input.option(0)) {
+    const std::int64_t num_samples = undoubted_samples(input);
+    const bool is_right = is_read && reader.record.num_samples == num_samples;
+    check(num_samples == 0 || is_right, "a record without any doubt is read");
   }
   if (is_read && input.option(14)) {
     // A reader that has read other records before gives the same.
