@@ -1,4 +1,4 @@
-// The Python face of the core. All Python lives here; nothing else in csrc/ knows of it.
+// The Python face of the core: records and resampling. Only the bindings know of Python.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings_shards.hpp"
 #include "header.hpp"
 #include "lanes.hpp"
 #include "reader.hpp"
@@ -233,7 +234,8 @@ py::array_t<float> resample(const FloatRows& x, double fs_in, double fs_out,
 }  // namespace
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
-  m.doc() = "The compiled core: WFDB headers and samples, resampling. See esi_fast.signal.";
+  m.doc() =
+      "The compiled core: WFDB records and resampling (esi_fast.signal), shards (esi_fast.data).";
 
   static PyObject* record_error =
       PyErr_NewExceptionWithDoc("esi_fast._core.RecordError",
@@ -323,4 +325,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       },
       py::arg("num_samples"), py::arg("fs_in"), py::arg("fs_out"),
       "ceil(num_samples * fs_out / fs_in).");
+
+  bind_shards(m);
 }

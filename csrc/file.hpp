@@ -28,6 +28,53 @@ inline std::string folder_of(const std::string& path) {
   return slash == std::string::npos ? "" : path.substr(0, slash + 1);
 }
 
+// Whether the page cache had the bytes of a read.
+enum class Cache { kHit, kMiss, kUnknown };
+
+// pread(), but learning on the way whether the page cache had the bytes.
+inline ssize_t read_some(int descriptor, char* bytes, std::int64_t count, std::int64_t begin,
+                         Cache& cache) {
+#ifdef RWF_NOWAIT
+  if (cache == Cache::kHit) {
+    const iovec target{bytes, static_cast<std::size_t>(count)};
+    const ssize_t got = ::preadv2(descriptor, &target, 1, begin, RWF_NOWAIT);
+    if (got >= 0 || errno == EINTR) return got;
+    cache = errno == EAGAIN ? Cache::kMiss : Cache::kUnknown;
+  }
+#else
+  cache = Cache::kUnknown;
+#endif
+  return ::pread(descriptor, bytes, static_cast<std::size_t>(count), begin);
+}
+
+// How a read of `count` bytes ended: how many there were (fewer at the file's end), errno or 0, and
+// whether the page cache had them.
+struct ReadOutcome {
+  std::int64_t count = 0;
+  int error = 0;
+  bool cached = true;
+};
+
+inline ReadOutcome read_at(int descriptor, std::int64_t begin, std::int64_t count, void* out) {
+  auto* bytes = static_cast<char*>(out);
+  ReadOutcome outcome;
+  Cache cache = Cache::kHit;
+  const auto started = std::chrono::steady_clock::now();
+  while (outcome.count < count) {
+    const ssize_t got = read_some(descriptor, bytes + outcome.count, count - outcome.count,
+                                  begin + outcome.count, cache);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) outcome.error = errno;
+    if (got <= 0) break;
+    outcome.count += got;
+  }
+  // Where the file system cannot tell, time does: no memory takes that long.
+  constexpr std::chrono::milliseconds kSlow{1};
+  outcome.cached = cache == Cache::kHit ||
+                   (cache == Cache::kUnknown && std::chrono::steady_clock::now() - started < kSlow);
+  return outcome;
+}
+
 // An open regular file.
 class File {
  public:
@@ -40,7 +87,7 @@ class File {
     if (descriptor_ < 0) {
       const bool absent = errno == ENOENT || errno == ENOTDIR;
       if (absent) throw RecordError(Status::kMissing, name_ + ": no such file");
-      fail_io();
+      fail_io(errno);
     }
     struct stat info{};
     if (::fstat(descriptor_, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -63,49 +110,20 @@ class File {
   // Bytes begin .. begin + count, which the caller knows to lie within size(). False if they had
   // to be fetched from a disk.
   bool read(std::int64_t begin, std::int64_t count, void* out) const {
-    auto* bytes = static_cast<char*>(out);
-    Cache cache = Cache::kHit;
-    const auto started = std::chrono::steady_clock::now();
-    while (count > 0) {
-      const ssize_t got = read_some(bytes, count, begin, cache);
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail_io();
-      if (got == 0) {
-        throw RecordError(Status::kTruncated, name_ + ": became shorter while it was read");
-      }
-      bytes += got;
-      begin += got;
-      count -= got;
+    const ReadOutcome outcome = read_at(descriptor_, begin, count, out);
+    if (outcome.error != 0) fail_io(outcome.error);
+    if (outcome.count < count) {
+      throw RecordError(Status::kTruncated, name_ + ": became shorter while it was read");
     }
-    // Where the file system cannot tell, time does: no memory takes that long.
-    constexpr std::chrono::milliseconds kSlow{1};
-    return cache == Cache::kHit ||
-           (cache == Cache::kUnknown && std::chrono::steady_clock::now() - started < kSlow);
+    return outcome.cached;
   }
 
   // Asks the system to begin reading; returns at once.
   void will_need() const { ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_WILLNEED); }
 
  private:
-  [[noreturn]] void fail_io() const {
-    throw RecordError(Status::kIo, name_ + ": " + std::generic_category().message(errno));
-  }
-
-  enum class Cache { kHit, kMiss, kUnknown };
-
-  // pread(), but learning on the way whether the page cache had the bytes.
-  ssize_t read_some(char* bytes, std::int64_t count, std::int64_t begin, Cache& cache) const {
-#ifdef RWF_NOWAIT
-    if (cache == Cache::kHit) {
-      const iovec target{bytes, static_cast<std::size_t>(count)};
-      const ssize_t got = ::preadv2(descriptor_, &target, 1, begin, RWF_NOWAIT);
-      if (got >= 0 || errno == EINTR) return got;
-      cache = errno == EAGAIN ? Cache::kMiss : Cache::kUnknown;
-    }
-#else
-    cache = Cache::kUnknown;
-#endif
-    return ::pread(descriptor_, bytes, static_cast<std::size_t>(count), begin);
+  [[noreturn]] void fail_io(int error) const {
+    throw RecordError(Status::kIo, name_ + ": " + std::generic_category().message(error));
   }
 
   std::string name_;

@@ -5,18 +5,16 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "lanes.hpp"
 #include "read_ahead.hpp"
 #include "record.hpp"
 #include "resample.hpp"
+#include "threads.hpp"
 
 namespace esi {
 
@@ -110,42 +108,26 @@ bool read_one(const std::string& stem, const NameTables& names, const BatchOptio
   return cached;
 }
 
-// Runs work(index, state, result) for 0 <= index < n, each thread with a state of its own; what it
-// throws becomes the result's status. `next` counts the records begun.
+// run_threads() over records: what work(index, state, result) throws becomes the result's status.
 template <typename MakeState, typename Work>
-void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& next,
+void run_readers(std::int64_t n, int num_threads, std::atomic<std::int64_t>& next,
                  std::vector<RecordResult>& results, const MakeState& make_state,
                  const Work& work) {
-  const auto loop = [&] {
-    auto state = make_state();
-    for (std::int64_t i = next++; i < n; i = next++) {
-      RecordResult& result = results[static_cast<std::size_t>(i)];
-      try {
-        work(i, state, result);
-      } catch (const RecordError& error) {
-        result.status = error.status();
-        result.error = error.what();
-      } catch (const std::bad_alloc&) {
-        result.status = Status::kIo;
-        result.error = "out of memory";
-      } catch (const std::exception& error) {
-        result.status = Status::kIo;
-        result.error = error.what();
-      }
-    }
-  };
-  const std::int64_t wanted = std::max<std::int64_t>(std::min<std::int64_t>(num_threads, n) - 1, 0);
-  std::vector<std::thread> threads;
-  threads.reserve(static_cast<std::size_t>(wanted));
-  for (std::int64_t i = 0; i < wanted; ++i) {
-    try {
-      threads.emplace_back(loop);
-    } catch (const std::system_error&) {
-      break;  // no more threads to be had: those that run do the work
-    }
-  }
-  loop();
-  for (std::thread& thread : threads) thread.join();
+  run_threads(
+      n, num_threads, next, make_state,
+      [&](std::int64_t i, auto& state) {
+        RecordResult& result = results[static_cast<std::size_t>(i)];
+        try {
+          work(i, state, result);
+        } catch (const RecordError& error) {
+          result.status = error.status();
+          result.error = error.what();
+        }
+      },
+      [&](std::int64_t i, const char* error) {
+        results[static_cast<std::size_t>(i)].status = Status::kIo;
+        results[static_cast<std::size_t>(i)].error = error;
+      });
 }
 
 }  // namespace detail
@@ -156,7 +138,7 @@ inline std::vector<RecordResult> probe_records(const std::vector<std::string>& s
                                                const BatchOptions& options) {
   std::vector<RecordResult> results(stems.size());
   std::atomic<std::int64_t> next{0};
-  detail::run_threads(
+  detail::run_readers(
       static_cast<std::int64_t>(stems.size()), options.num_threads, next, results,
       [&] { return Reader(options.strict); },
       [&](std::int64_t i, Reader& reader, RecordResult& result) {
@@ -180,7 +162,7 @@ std::vector<RecordResult> read_batch(const std::vector<std::string>& stems,
   std::vector<RecordResult> results(stems.size());
   std::atomic<std::int64_t> next{0};
   detail::ReadAhead read_ahead(stems, options.strict, next);
-  detail::run_threads(
+  detail::run_readers(
       static_cast<std::int64_t>(stems.size()), options.num_threads, next, results,
       [&] { return State{Reader(options.strict), {}}; },
       [&](std::int64_t i, State& state, RecordResult& result) {

@@ -1,5 +1,5 @@
 """
-The compiled core: WFDB headers and samples, resampling. See esi_fast.signal.
+The compiled core: WFDB records and resampling (esi_fast.signal), shards (esi_fast.data).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ __all__: list[str] = [
     "RecordError",
     "RecordResult",
     "SignalSpec",
+    "append_samples",
+    "crc32c",
     "instruction_sets",
     "output_length",
     "parse_header",
@@ -20,6 +22,7 @@ __all__: list[str] = [
     "read_batch",
     "read_header",
     "read_record",
+    "read_samples",
     "resample",
     "samples_in",
     "to_millivolts",
@@ -106,6 +109,24 @@ class RecordResult:
     @property
     def unresolved(self) -> tuple[str, ...]: ...
 
+def append_samples(
+    descriptor: typing.SupportsInt | typing.SupportsIndex,
+    *,
+    keys: collections.abc.Sequence[bytes],
+    ecg: typing.Annotated[numpy.typing.ArrayLike, numpy.int16],
+    npy_header: bytes,
+    jsons: collections.abc.Sequence[bytes],
+    captions: collections.abc.Sequence[bytes | None],
+) -> list[tuple[bytes, bytes, int]]:
+    """
+    Append samples to a tar: ecg (n, leads, T) int16. For each the bytes before its ECG, those after it, and the CRC-32C of all.
+    """
+
+def crc32c(data: bytes, before: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
+    """
+    CRC-32C, going on from the CRC of what came before.
+    """
+
 def instruction_sets() -> list[str]:
     """
     What this CPU can run, best first.
@@ -165,6 +186,24 @@ def read_header(stem: bytes, *, strict: bool) -> Header:
 def read_record(stem: bytes, *, verify: bool, strict: bool) -> tuple[Header, float, numpy.ndarray]:
     """
     The header of a record, its rate, and its samples as stored, (num_signals, T) int16/int32.
+    """
+
+def read_samples(
+    descriptors: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    begins: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    sizes: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    crcs: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    starts: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    out: numpy.ndarray,
+    *,
+    npy_header: bytes,
+    num_samples: typing.SupportsInt | typing.SupportsIndex,
+    normalize: str,
+    nan_policy: str,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> list[str]:
+    """
+    Read the sample at each place into out (n, leads, crop) float32, cropped from starts on; what is wrong with each, '' if nothing.
     """
 
 def resample(

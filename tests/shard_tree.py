@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data.settings import BuildSettings
+from esi_fast.data.shards import Part, ShardSummary, write_shards
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogue import CatalogueEntry
 
@@ -29,7 +33,6 @@ SETTINGS = {
     "val_fraction": 0.25,
     "test_fraction": 0.25,
     "measure": False,
-    "workers": 1,
 }
 
 
@@ -92,6 +95,30 @@ def make_tree(root: Path, num_records: int = 24) -> Tree:
         write_record(stem, signal_of(number))
         entries.append(entry_of(stem, number))
     return Tree(root, entries)
+
+
+def build(
+    catalogue: Any,
+    out: Path,
+    *,
+    workers: int = 1,
+    captions: CaptionDictionary | None = None,
+    resume: bool = False,
+    excluded: Collection[str] = frozenset(),
+    part: Part | None = None,
+    **settings: Any,
+) -> ShardSummary:
+    """`write_shards` on one worker unless told otherwise, with `BuildSettings` by name."""
+    return write_shards(
+        catalogue,
+        out,
+        BuildSettings(**settings),
+        workers=workers,
+        captions=captions,
+        resume=resume,
+        excluded=excluded,
+        part=part,
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:

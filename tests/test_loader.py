@@ -14,14 +14,13 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
-from shard_tree import NUM_SAMPLES, SETTINGS, Tree, contents, make_tree, signal_of
+from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, contents, make_tree, signal_of
 
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data import loader as loader_module
 from esi_fast.data.augment import sample_sentences
 from esi_fast.data.loader import PREFETCH_BATCHES, Loader, LoaderState
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.data.shards import write_shards
 
 ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
 NUM_RECORDS = 24
@@ -36,7 +35,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 @pytest.fixture(scope="module")
 def built(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "out"
-    write_shards(tree, out, captions=CaptionDictionary([]), **ONE_SPLIT)
+    build(tree, out, captions=CaptionDictionary([]), **ONE_SPLIT)
     return out
 
 
@@ -44,7 +43,7 @@ def built(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same records without captions."""
     out = tmp_path_factory.mktemp("bare") / "out"
-    write_shards(tree, out, **ONE_SPLIT)
+    build(tree, out, **ONE_SPLIT)
     return out
 
 
@@ -124,7 +123,7 @@ def test_missing_samples_become_nan(tmp_path: Path) -> None:
     digital[2, 10:20] = -32768
     digital[5, 3] = 32000
     write_record(tmp_path / "rec", digital)
-    write_shards(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), tmp_path / "out", **ONE_SPLIT)
+    build(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), tmp_path / "out", **ONE_SPLIT)
     signal = ShardSet(tmp_path / "out").read_ecg([0])[0]
     assert np.isnan(signal[2, 10:20]).all()
     assert np.isnan(signal).sum() == 10
@@ -144,13 +143,13 @@ def test_several_folders_follow_each_other(built: Path, bare: Path, tmp_path: Pa
 def test_folders_that_do_not_fit_together(tree: Tree, built: Path, tmp_path: Path) -> None:
     for name, value in (("fs", 250.0), ("duration", 1.0)):
         out = tmp_path / name
-        write_shards(tree, out, **(ONE_SPLIT | {name: value}))
+        build(tree, out, **(ONE_SPLIT | {name: value}))
         with pytest.raises(ValueError, match=f"{out} has .* must agree"):
             ShardSet([built, out])
 
 
 def test_splits(tree: Tree, tmp_path: Path, built: Path) -> None:
-    write_shards(tree, tmp_path / "out", **SETTINGS)
+    build(tree, tmp_path / "out", **SETTINGS)
     sets = {
         split: set(ShardSet(tmp_path / "out", split).keys) for split in ("train", "val", "test")
     }
@@ -463,8 +462,8 @@ def test_a_state_of_other_data_is_refused(built: Path, bare: Path, tmp_path: Pat
 def test_records_that_changed_change_the_digest(tree: Tree, bare: Path, tmp_path: Path) -> None:
     first, *others = tree.entries
     changed = Tree(tree.root, [replace(first, age=77.0), *others])
-    write_shards(changed, tmp_path / "changed", **ONE_SPLIT)
-    write_shards(tree, tmp_path / "same", **ONE_SPLIT)
+    build(changed, tmp_path / "changed", **ONE_SPLIT)
+    build(tree, tmp_path / "same", **ONE_SPLIT)
     assert ShardSet(tmp_path / "same").digest == ShardSet(bare).digest
     assert ShardSet(tmp_path / "changed").digest != ShardSet(bare).digest
 

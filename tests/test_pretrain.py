@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from shard_tree import build
 
 from esi_fast.cqa.caption import CaptionDictionary
-from esi_fast.data.shards import write_shards
 from esi_fast.models.esi import ESI
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.simulate_tree import write_tree
@@ -57,7 +57,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tree(folder / "records", 60, seed=7, fs=250, duration=5)
     catalogue = open_catalogue(folder / "records")
     lines = [line for entry in catalogue for line in entry.statements]
-    write_shards(
+    build(
         catalogue,
         folder / "shards",
         fs=100,

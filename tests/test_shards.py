@@ -20,6 +20,7 @@ from shard_tree import (
     NUM_SAMPLES,
     SETTINGS,
     Tree,
+    build,
     contents,
     entry_of,
     make_tree,
@@ -29,8 +30,9 @@ from shard_tree import (
 
 from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of, findings_of
 from esi_fast.data.journal import JOURNAL_FILE, Journal
-from esi_fast.data.shard_index import ShardWriter, build_index, read_index_file, tar_header
-from esi_fast.data.shards import split_of, write_shards
+from esi_fast.data.plan import split_of
+from esi_fast.data.shard_index import build_index, read_index_file
+from esi_fast.data.shard_writer import ShardWriter
 from esi_fast.data.verify import verify_shards
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.quality import assess
@@ -51,7 +53,7 @@ def built(
     tree: Tree, captions: CaptionDictionary, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp("shards") / "out"
-    write_shards(tree, out, captions=captions, **SETTINGS)
+    build(tree, out, captions=captions, **SETTINGS)
     return out
 
 
@@ -102,6 +104,8 @@ def test_json_and_caption(built: Path, tree: Tree, captions: CaptionDictionary) 
             "measurements": {"heart_rate": 60.0 + number},
             "quality": assess((signal_of(number) / ADC_PER_MV).astype(np.float32), 500.0),
             "source_leads": list(FILE_ORDER),
+            "source_fs": 500.0,
+            "source_duration": 2.0,
         }
         expected = compose(
             entry.statements,
@@ -144,22 +148,8 @@ def test_tar_lists_every_member(built: Path) -> None:
         assert listing.stdout.split() == expected
 
 
-@pytest.mark.parametrize(("name", "size"), [("a.json", 0), ("k" * 92 + ".ecg.npy", 8**11 - 1)])
-def test_tar_header_equals_that_of_tarfile(name: str, size: int) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    assert tar_header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
-
-
-def test_tar_header_refuses_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="does not fit"):
-        tar_header("k" * 101, 1)
-    with pytest.raises(ValueError, match="does not fit"):
-        tar_header("k", 8**11)
-
-
 def test_without_a_dictionary_there_are_no_captions(tree: Tree, tmp_path: Path) -> None:
-    summary = write_shards(tree, tmp_path / "out", **SETTINGS)
+    summary = build(tree, tmp_path / "out", **SETTINGS)
     assert not summary.captions
     assert all(
         set(sample) == {"ecg.npy", "json"} for sample in samples_in(tmp_path / "out").values()
@@ -179,7 +169,7 @@ def test_measure_fills_in_only_what_is_absent(tmp_path: Path) -> None:
         entries.append(entry_of(tmp_path / f"rec{number}", number))
     entries[1] = replace(entries[1], measurements={})
     settings = SETTINGS | {"measure": True, "val_fraction": 0.0, "test_fraction": 0.0}
-    write_shards(Tree(tmp_path, entries), tmp_path / "out", **settings)
+    build(Tree(tmp_path, entries), tmp_path / "out", **settings)
     metas = [json.loads(s["json"]) for s in samples_in(tmp_path / "out").values()]
     assert metas[0]["measurements"]["heart_rate"] == 60.0  # the machine's
     assert metas[1]["measurements"]["heart_rate"] == pytest.approx(120, abs=2)
@@ -192,7 +182,7 @@ def test_missing_and_saturated_samples(tmp_path: Path) -> None:
     digital[8, 5] = -30000
     write_record(tmp_path / "rec", digital)
     out = tmp_path / "out"
-    summary = write_shards(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), out, **SETTINGS)
+    summary = build(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), out, **SETTINGS)
     (sample,) = samples_in(out).values()
     ecg = np.load(io.BytesIO(sample["ecg.npy"]))
     assert (ecg[2, 10:20] == -32768).all()
@@ -210,7 +200,7 @@ def test_missing_and_saturated_samples(tmp_path: Path) -> None:
 def test_short_records_are_padded_as_missing(tmp_path: Path) -> None:
     write_record(tmp_path / "rec", signal_of(0)[:, :600])
     out = tmp_path / "out"
-    write_shards(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), out, **SETTINGS)
+    build(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), out, **SETTINGS)
     (sample,) = samples_in(out).values()
     ecg = np.load(io.BytesIO(sample["ecg.npy"]))
     assert ecg.shape == (12, NUM_SAMPLES)
@@ -275,7 +265,7 @@ def test_index_json_says_whether_patients_are_known(
     tree: Tree, built: Path, tmp_path: Path
 ) -> None:
     assert json.loads((built / "index.json").read_text())["patients_known"] is True
-    write_shards(open_catalogue(tree.root), tmp_path / "out", **SETTINGS)
+    build(open_catalogue(tree.root), tmp_path / "out", **SETTINGS)
     assert json.loads((tmp_path / "out" / "index.json").read_text())["patients_known"] is False
 
 
@@ -299,7 +289,7 @@ def test_bad_records_are_listed_and_stop_nothing(tmp_path: Path) -> None:
     tree.entries[7] = replace(tree.entries[7], key=tree.entries[8].key, subject_id="p4")
     tree.entries[9] = replace(tree.entries[9], sex="unknown")
     captions = CaptionDictionary([])
-    summary = write_shards(tree, tmp_path / "out", captions=captions, **SETTINGS)
+    summary = build(tree, tmp_path / "out", captions=captions, **SETTINGS)
     kinds = {row["key"]: row["kind"] for row in rows_of(tmp_path / "out" / "rejected.csv")}
     assert kinds == {
         "k000": "truncated",
@@ -324,7 +314,7 @@ def test_damaged_rows_are_listed_and_stop_nothing(tmp_path: Path) -> None:
     # A damaged row whose id can be read, before the sound row of the same record.
     tree.entries.insert(0, replace(first, error="records.csv, line 2: 1 fields, not 5"))
     tree.entries.append(replace(second, key="records-line-9", error="records.csv, line 9: bad"))
-    write_shards(tree, tmp_path / "out", **SETTINGS)
+    build(tree, tmp_path / "out", **SETTINGS)
     rows = rows_of(tmp_path / "out" / "rejected.csv")
     assert sorted((row["key"], row["kind"], row["reason"]) for row in rows) == [
         ("k000", "row", "records.csv, line 2: 1 fields, not 5"),
@@ -335,12 +325,12 @@ def test_damaged_rows_are_listed_and_stop_nothing(tmp_path: Path) -> None:
 
 def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no records in"):
-        write_shards(Tree(tmp_path, []), tmp_path / "empty", **SETTINGS)
+        build(Tree(tmp_path, []), tmp_path / "empty", **SETTINGS)
     tree = make_tree(tmp_path / "tree", 4)
     for entry in tree.entries:
         entry.path.with_suffix(".dat").unlink()
     with pytest.raises(ValueError, match=r"all 4 records of .*rejected\.csv"):
-        write_shards(tree, tmp_path / "out", **SETTINGS)
+        build(tree, tmp_path / "out", **SETTINGS)
     assert sorted(contents(tmp_path / "out")) == ["rejected.csv"]
     assert len(rows_of(tmp_path / "out" / "rejected.csv")) == 4
 
@@ -349,7 +339,7 @@ def test_a_vanished_source_is_an_error(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree", 2)
     tree.root.rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="vanished"):
-        write_shards(tree, tmp_path / "out", **SETTINGS)
+        build(tree, tmp_path / "out", **SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +351,7 @@ def test_senseless_settings_are_refused(
     tree: Tree, tmp_path: Path, setting: str, value: float
 ) -> None:
     with pytest.raises(ValueError, match=setting):
-        write_shards(tree, tmp_path / "out", **(SETTINGS | {setting: value}))
+        build(tree, tmp_path / "out", **(SETTINGS | {setting: value}))
     assert not (tmp_path / "out").exists()
 
 
@@ -371,7 +361,7 @@ def test_senseless_settings_are_refused(
 def test_workers_do_not_change_the_bytes(
     tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
 ) -> None:
-    write_shards(tree, tmp_path / "out", captions=captions, **(SETTINGS | {"workers": 2}))
+    build(tree, tmp_path / "out", captions=captions, **(SETTINGS | {"workers": 2}))
     assert contents(tmp_path / "out") == contents(built)
 
 
@@ -379,7 +369,7 @@ def test_a_moved_tree_gives_the_same_bytes(
     captions: CaptionDictionary, built: Path, tmp_path: Path
 ) -> None:
     moved = make_tree(tmp_path / "tree")
-    write_shards(moved, tmp_path / "out", captions=captions, **SETTINGS)
+    build(moved, tmp_path / "out", captions=captions, **SETTINGS)
     assert contents(tmp_path / "out") == contents(built)
 
 
@@ -406,7 +396,7 @@ def at_step(stop_at: int, action: Callable[[], None], patch: pytest.MonkeyPatch)
 def count_steps(tree: Tree, captions: CaptionDictionary, out: Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
         steps = at_step(-1, lambda: None, patch)
-        write_shards(tree, out, captions=captions, **SETTINGS)
+        build(tree, out, captions=captions, **SETTINGS)
     return steps[0]
 
 
@@ -415,7 +405,7 @@ def killed_at(step: int, tree: Tree, captions: CaptionDictionary, out: Path, res
     child = os.fork()
     if child == 0:
         at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
-        write_shards(tree, out, captions=captions, resume=resume, **SETTINGS)
+        build(tree, out, captions=captions, resume=resume, **SETTINGS)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
@@ -433,8 +423,8 @@ def test_killed_at_any_step_and_resumed(
             assert step > num_steps - 5
         else:
             with pytest.raises(FileExistsError, match="--resume"):
-                write_shards(tree, out, captions=captions, **SETTINGS)
-        write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+                build(tree, out, captions=captions, **SETTINGS)
+        build(tree, out, captions=captions, resume=True, **SETTINGS)
         assert contents(out) == contents(built), f"step {step} of {num_steps}"
 
 
@@ -445,7 +435,7 @@ def test_killed_again_and_again(
     for attempt in range(4):
         killed_at(14, tree, captions, out, resume=attempt > 0)
         assert not (out / "index.json").exists()
-    summary = write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    summary = build(tree, out, captions=captions, resume=True, **SETTINGS)
     assert 1 <= summary.resumed < summary.shards
     assert sum(summary.records.values()) == 24
     assert contents(out) == contents(built)
@@ -462,10 +452,10 @@ def test_a_full_disk_keeps_what_is_finished(
     with pytest.MonkeyPatch.context() as patch:
         at_step(40, full, patch)
         with pytest.raises(OSError, match="No space left on device"):
-            write_shards(tree, out, captions=captions, **SETTINGS)
+            build(tree, out, captions=captions, **SETTINGS)
     assert list(out.glob("*.tar"))
     assert not (out / "index.json").exists()
-    write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    build(tree, out, captions=captions, resume=True, **SETTINGS)
     assert contents(out) == contents(built)
 
 
@@ -481,7 +471,7 @@ def test_resume_makes_a_lost_or_short_shard_again(
     out = unfinished(tree, captions, tmp_path / "out")
     with sorted(out.glob("*.tar"))[0].open("r+b") as file:
         file.truncate(700)
-    write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    build(tree, out, captions=captions, resume=True, **SETTINGS)
     assert contents(out) == contents(built)
 
 
@@ -489,9 +479,9 @@ def test_resume_of_a_finished_folder_changes_nothing(
     tree: Tree, captions: CaptionDictionary, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    first = write_shards(tree, out, captions=captions, **SETTINGS)
+    first = build(tree, out, captions=captions, **SETTINGS)
     before = contents(out)
-    again = write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+    again = build(tree, out, captions=captions, resume=True, **SETTINGS)
     assert contents(out) == before
     assert again.records == first.records
     assert again.resumed == first.shards
@@ -506,9 +496,9 @@ def test_resume_with_other_settings_is_refused(
 ) -> None:
     out = unfinished(tree, captions, tmp_path / "out")
     with pytest.raises(FileExistsError, match=f"{setting}="):
-        write_shards(tree, out, captions=captions, resume=True, **(SETTINGS | {setting: value}))
+        build(tree, out, captions=captions, resume=True, **(SETTINGS | {setting: value}))
     with pytest.raises(FileExistsError, match="captions="):
-        write_shards(tree, out, resume=True, **SETTINGS)
+        build(tree, out, resume=True, **SETTINGS)
 
 
 def test_resume_of_a_changed_catalogue_is_refused(
@@ -517,11 +507,9 @@ def test_resume_of_a_changed_catalogue_is_refused(
     out = unfinished(tree, captions, tmp_path / "out")
     changed = Tree(tree.root, [replace(tree.entries[0], age=1.0), *tree.entries[1:]])
     with pytest.raises(ValueError, match="catalogue has changed"):
-        write_shards(changed, out, captions=captions, resume=True, **SETTINGS)
+        build(changed, out, captions=captions, resume=True, **SETTINGS)
     with pytest.raises(ValueError, match="catalogue has changed"):
-        write_shards(
-            Tree(tree.root, tree.entries[:2]), out, captions=captions, resume=True, **SETTINGS
-        )
+        build(Tree(tree.root, tree.entries[:2]), out, captions=captions, resume=True, **SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -543,7 +531,7 @@ def test_a_damaged_journal_is_one_line(
         for lines in ((settings, text), (settings, shard, text), (text, shard)):
             journal.write_text("".join(f"{one}\n" for one in lines))
             with pytest.raises(ValueError, match=r"is damaged: remove .* build again") as raised:
-                write_shards(tree, out, captions=captions, resume=True, **SETTINGS)
+                build(tree, out, captions=captions, resume=True, **SETTINGS)
             assert "\n" not in str(raised.value)
 
 
@@ -553,16 +541,16 @@ def test_two_builds_do_not_write_one_folder(tree: Tree, tmp_path: Path) -> None:
         Journal(tmp_path, {}, columns, resume=False),
         pytest.raises(FileExistsError, match="another process"),
     ):
-        write_shards(tree, tmp_path, resume=True, **SETTINGS)
+        build(tree, tmp_path, resume=True, **SETTINGS)
 
 
 def test_other_folders_are_not_written_into(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     for resume in (False, True):
         with pytest.raises(FileExistsError):
-            write_shards(tree, tmp_path, resume=resume, **SETTINGS)
+            build(tree, tmp_path, resume=resume, **SETTINGS)
     with pytest.raises(FileExistsError, match="is a file"):
-        write_shards(tree, tmp_path / "thesis.txt", **SETTINGS)
+        build(tree, tmp_path / "thesis.txt", **SETTINGS)
     assert contents(tmp_path) == {"thesis.txt": b"precious"}
 
 
@@ -676,7 +664,7 @@ def test_assumed_amplitudes_are_marked(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, 2)
     tree.adc_units_per_mv = 500.0
     out = tmp_path / "out"
-    summary = write_shards(tree, out, **SETTINGS)
+    summary = build(tree, out, **SETTINGS)
     assert summary.quality["amplitude"] == 2
     settings = json.loads((out / "index.json").read_text())["settings"]
     assert settings["adc_units_per_mv"] == 500.0

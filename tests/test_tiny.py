@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shard_tree import build
 
 from esi_fast.cqa.caption import CaptionDictionary, prompts_for
 from esi_fast.data.loader import Loader
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.data.shards import write_shards
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.records import read_record
@@ -30,7 +30,7 @@ def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None
     lines = [line for entry in entries for line in entry.statements]
     dictionary = CaptionDictionary.from_statements(lines)
     out = tmp_path / "shards"
-    summary = write_shards(catalogue, out, fs=100, duration=5.0, captions=dictionary)
+    summary = build(catalogue, out, fs=100, duration=5.0, captions=dictionary)
     assert sum(summary.records.values()) == 40
 
     shards = ShardSet([out], "train")

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from shard_tree import build
 from test_report import assert_self_contained
 
 from esi_fast.cli import UsageError
 from esi_fast.cqa.caption import CaptionDictionary
-from esi_fast.data.shards import write_shards
 from esi_fast.evaluation.datasets import DATASETS
 from esi_fast.evaluation.report import TASK_TITLES
 from esi_fast.models.esi import ESI, ESIConfig
@@ -27,7 +27,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("story")
     write_tree(base / "ecgs", 80, seed=3)
     statements = [line for entry in open_catalogue(base / "ecgs") for line in entry.statements]
-    write_shards(
+    build(
         open_catalogue(base / "ecgs"),
         base / "shards",
         fs=100,

@@ -20,25 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_origin, get_type_hints
 
-from esi_fast.data.shard_index import INDEX_FILE, ShardEntry, read_index_file
+from esi_fast.data.plan import PlannedShard
+from esi_fast.data.shard_index import INDEX_FILE, read_index_file, write_synced
+from esi_fast.data.shard_job import Rows, ShardJob, ShardRecord, WrittenShard
 
 JOURNAL_FILE = ".progress.jsonl"
 CSV_FILES = ("records.csv", "rejected.csv")
-
-Rows = Sequence[Sequence[str | int]]
-
-
-class ShardRecord(ShardEntry):
-    """A shard as the journal lists it; one whose records were all rejected has no tar.
-
-    ``entries`` identifies the catalogue's records; ``csv_bytes`` are the sizes of the csv files
-    once the shard's rows are in them.
-    """
-
-    entries: str
-    rejected: int
-    quality: dict[str, int]
-    csv_bytes: list[int]
 
 
 class Journal:
@@ -110,8 +97,7 @@ class Journal:
                 raise
 
     def _load(self, settings: dict[str, Any]) -> None:
-        for stale in self._out.glob(".*-[0-9]*.partial"):
-            stale.unlink()
+        self._remove_partial_shards()
         self._file.seek(0)
         lines = self._file.read().split(b"\n")[:-1]  # what follows the last newline was cut short
         if not lines:
@@ -136,6 +122,10 @@ class Journal:
             end += len(line) + 1
         self._file.truncate(end)
 
+    def _remove_partial_shards(self) -> None:
+        for stale in self._out.glob(".*-[0-9]*.partial"):
+            stale.unlink(missing_ok=True)
+
     def _is_whole(self, shard: ShardRecord) -> bool:
         if not shard["records"]:
             return True
@@ -157,40 +147,46 @@ class Journal:
         file.truncate(size)
         file.seek(size)
         if not size:
-            file.write(_csv_bytes([columns]))
+            file.write(csv_bytes([columns]))
         return file
 
     def _temporary(self, name: str) -> Path:
         return self._out / f".{name}.partial"
 
-    def temporary(self, name: str) -> tuple[Path, Path]:
-        """Where to write tar and index of the shard ``name`` until `commit` renames them."""
-        return self._temporary(f"{name}.tar"), self._temporary(f"{name}.idx.npy")
+    def job(self, planned: PlannedShard) -> ShardJob:
+        """Where to write a shard until `commit` renames it; no other process uses these names."""
+        own = f"{planned.name}.{os.getpid()}"
+        tar, index = self._temporary(f"{own}.tar"), self._temporary(f"{own}.idx.npy")
+        return ShardJob(planned, tar, index)
 
-    def check(self, number: int, name: str, entries: str) -> None:
+    def check(self, number: int, planned: PlannedShard) -> None:
         """Make sure that a finished shard is still what the catalogue asks for.
 
         Raises:
             ValueError: it is not; the shard is named.
         """
         shard = self.shards[number]
-        if (shard["name"], shard["entries"]) != (f"{name}.tar", entries):
+        if (shard["name"], shard["entries"]) != (f"{planned.name}.tar", planned.digest()):
             raise ValueError(
                 f"the catalogue has changed since {shard['name']} of {self._out} was written: "
                 "build into another folder"
             )
 
-    def commit(self, shard: ShardRecord, record_rows: Rows, rejected_rows: Rows) -> None:
+    def commit(self, written: WrittenShard) -> None:
         """Give a shard, written and synced under its temporary names, its place in the build."""
-        for name in (shard["name"], shard["index"]):
+        shard = written.record
+        for name, temporary in ((shard["name"], written.job.tar),
+                                (shard["index"], written.job.index)):  # fmt: skip
             if shard["records"]:
-                self._temporary(name).replace(self._out / name)
+                temporary.replace(self._out / name)
             else:
                 (self._out / name).unlink(missing_ok=True)
-        _sync_folder(self._out)
+        sync_folder(self._out)
         shard["csv_bytes"] = []
-        for file, rows in zip(self._csv_files, (record_rows, rejected_rows), strict=True):
-            file.write(_csv_bytes(rows))
+        for file, rows in zip(
+            self._csv_files, (written.record_rows, written.rejected_rows), strict=True
+        ):
+            file.write(csv_bytes(rows))
             _sync(file)
             shard["csv_bytes"].append(file.tell())
         self._append(shard)
@@ -198,15 +194,10 @@ class Journal:
 
     def finish(self, folder: dict[str, Any]) -> None:
         """Give the csv files their names, write index.json, last of all, and drop the journal."""
+        self._remove_partial_shards()  # of a process that outlived a build that was killed
         sha256 = {name: self._rename_csv(number) for number, name in enumerate(CSV_FILES)}
-        _sync_folder(self._out)
-        path = self._temporary(INDEX_FILE)
-        with path.open("wb") as file:
-            text = json.dumps(folder | {"files": sha256}, indent=1, ensure_ascii=False)
-            file.write(text.encode() + b"\n")
-            _sync(file)
-        path.replace(self._out / INDEX_FILE)
-        _sync_folder(self._out)
+        sync_folder(self._out)
+        write_index_file(self._out, folder | {"files": sha256})
         remove_journal(self._out)
 
     def give_up(self) -> None:
@@ -216,13 +207,9 @@ class Journal:
         remove_journal(self._out)
 
     def _rename_csv(self, number: int) -> str:
-        file, name = self._csv_files[number], CSV_FILES[number]
-        _sync(file)
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.close()
-        self._temporary(name).replace(self._out / name)
-        return sha256
+        name = CSV_FILES[number]
+        with self._csv_files[number] as file:
+            return finish_csv(file, self._temporary(name), self._out / name)
 
     def _append(self, line: Any) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")
@@ -243,7 +230,7 @@ def _is_shard_record(line: Any) -> bool:
 def remove_journal(out: Path) -> None:
     """Drop the journal of a finished folder, where an interrupted run has left it."""
     (out / JOURNAL_FILE).unlink(missing_ok=True)
-    _sync_folder(out)
+    sync_folder(out)
 
 
 def compare_settings(out: Path, begun_with: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -260,10 +247,28 @@ def compare_settings(out: Path, begun_with: dict[str, Any], settings: dict[str, 
             )
 
 
-def _csv_bytes(rows: Rows) -> bytes:
+def write_index_file(out: Path, folder: dict[str, Any]) -> None:
+    """Write index.json, whole or not at all."""
+    path = out / f".{INDEX_FILE}.partial"
+    write_synced(path, json.dumps(folder, indent=1, ensure_ascii=False).encode() + b"\n")
+    path.replace(out / INDEX_FILE)
+    sync_folder(out)
+
+
+def csv_bytes(rows: Rows) -> bytes:
+    """Rows as the csv files hold them."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
+
+
+def finish_csv(file: io.BufferedRandom, temporary: Path, path: Path) -> str:
+    """Put a csv file on disk for good, under its own name; returns its sha256."""
+    _sync(file)
+    file.seek(0)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    temporary.replace(path)
+    return sha256
 
 
 def _sync(file: io.BufferedRandom | io.BufferedWriter) -> None:
@@ -271,7 +276,8 @@ def _sync(file: io.BufferedRandom | io.BufferedWriter) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder last."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,149 +14,259 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of_report, findings_of
+from esi_fast.data.plan import Planned, Rejection
+from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import MISSING, SATURATED, UNIT_PER_MV
-from esi_fast.leads import STANDARD_LEADS
+from esi_fast.leads import NUM_LEADS, STANDARD_LEADS, canonical_lead
 from esi_fast.signal.catalogue import CatalogueEntry
 from esi_fast.signal.measure import measure as measure_signal
-from esi_fast.signal.quality import assess
-from esi_fast.signal.record_batch import read_records
+from esi_fast.signal.quality import assess_records
+from esi_fast.signal.record_batch import RecordBatch, read_records
+
+_Description = tuple[dict[str, Any], str | None]  # the json's content, the caption
+_LEAD_FLAGS = ("flat", "missing", "clipped", "out_of_range", "mains", "wander")
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why a record is not written: a word to count by, and a line that names what is wrong."""
-
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A catalogue entry, and why it cannot be written, if that shows before its signal is read."""
-
-    entry: CatalogueEntry
-    problem: Rejection | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What a shard stores of a record.
+class SampleBatch:
+    """What shards store of some records.
 
     Attributes:
-        key: the record's key.
-        ecg: (12, T) int16, 1 uV per LSB, -32768 where missing.
-        meta: the content of the json.
-        caption: the caption, or None where none is baked in.
+        entries: (n,) the catalogue's.
+        ecg: (n, leads, T) int16, 1 uV per LSB, -32768 where missing.
+        metas: (n,) the contents of the jsons.
+        captions: (n,) each None where none is baked in.
+        rejected: the records that are not stored, in the catalogue's order, and why.
     """
 
-    key: str
+    entries: list[CatalogueEntry]
     ecg: NDArray[np.int16]
-    meta: dict[str, Any]
-    caption: str | None
+    metas: list[dict[str, Any]]
+    captions: list[str | None]
+    rejected: list[tuple[CatalogueEntry, Rejection]]
 
 
 @dataclass(slots=True)
+class _Recording:
+    """What became of one record's signal; ``kept`` says what is wrong with one that is kept."""
+
+    status: str
+    error: str
+    source_leads: tuple[str, ...]
+    source_fs: float
+    source_duration: float
+    clipped: bool
+    kept: str = ""
+
+    @classmethod
+    def of(cls, batch: RecordBatch, row: int, kept: str = "") -> _Recording:
+        return cls(
+            batch.status[row],
+            batch.errors[row],
+            batch.source_leads[row],
+            float(batch.source_fs[row]),
+            float(batch.source_duration[row]),
+            bool(batch.clipped[row]),
+            kept,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SampleMaker:
-    """Reads, measures and captions the records below ``root`` by a build's settings."""
+    """Reads, measures and captions records by a build's settings.
+
+    Attributes:
+        root: the catalogue's folder.
+        settings: of the build.
+        adc_units_per_mv: the gain of a catalogue without calibration.
+        captions: what captions are composed from; None bakes none in.
+    """
 
     root: Path
-    settings: dict[str, Any]  # adc_units_per_mv among them, of a catalogue without calibration
+    settings: BuildSettings
+    adc_units_per_mv: float | None
     captions: CaptionDictionary | None
-    workers: int
-    num_samples: int = field(default=0, init=False)
 
-    def __post_init__(self) -> None:
-        self.num_samples = round(self.settings["fs"] * self.settings["duration"])
+    def samples(self, planned: Sequence[Planned]) -> SampleBatch:
+        """The samples of some records, and why the others have none.
 
-    def samples(self, batch: list[Planned]) -> Iterator[tuple[CatalogueEntry, Sample | Rejection]]:
-        """Each entry with its sample, or with the reason for which it has none."""
-        readable = [one.entry for one in batch if not one.problem]
-        results = iter(self._read(readable) if readable else ())
-        for one in batch:
-            yield one.entry, one.problem or next(results)
-
-    def _read(self, entries: list[CatalogueEntry]) -> Iterator[Sample | Rejection]:
-        records = read_records(
-            [entry.path for entry in entries],
-            fs=self.settings["fs"],
-            duration=self.settings["duration"],
-            dtype="int16",
-            threads=self.workers,
-            adc_units_per_mv=self.settings["adc_units_per_mv"],
+        Raises:
+            FileNotFoundError: the catalogue's folder has vanished.
+        """
+        entries = [one.entry for one in planned if not one.problem]
+        outcomes: list[Rejection | _Description] = []
+        ecg = np.empty((0, NUM_LEADS, self.settings.num_samples), np.int16)
+        if entries:
+            ecg, recordings = self._read(entries)
+            flags = assess_records(ecg, self.settings.fs)
+            for row, (entry, recording) in enumerate(zip(entries, recordings, strict=True)):
+                outcomes.append(self._outcome(entry, recording, ecg[row], dict(flags[row])))
+        kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, Rejection)]
+        if len(kept) < len(ecg):
+            ecg = ecg[kept]
+        if self.settings.leads != STANDARD_LEADS:
+            ecg = ecg[:, self.settings.lead_rows]
+        described = [outcome for outcome in outcomes if not isinstance(outcome, Rejection)]
+        remaining = iter(outcomes)
+        reasons = [(one.entry, one.problem or next(remaining)) for one in planned]
+        return SampleBatch(
+            entries=[entries[row] for row in kept],
+            ecg=ecg,
+            metas=[meta for meta, _ in described],
+            captions=[caption for _, caption in described],
+            rejected=[(entry, why) for entry, why in reasons if isinstance(why, Rejection)],
         )
-        assert records.signal.shape[2] == self.num_samples
-        if all(records.errors) and not self.root.is_dir():
-            raise FileNotFoundError(f"the folder of the records has vanished: {self.root}")
-        for row, entry in enumerate(entries):
-            ecg = records.signal[row]
-            if records.errors[row]:
-                yield Rejection(records.status[row], records.errors[row])
-            elif (ecg == MISSING).all():
-                yield Rejection("empty", "no lead has a sample")
-            else:
-                try:
-                    yield self._sample(entry, ecg, records.source_leads[row], records.status[row])
-                except ValueError as error:
-                    yield Rejection("description", " ".join(str(error).split()))
 
-    def _sample(
+    def _read(self, entries: list[CatalogueEntry]) -> tuple[NDArray[np.int16], list[_Recording]]:
+        batch = self._read_batch(entries)
+        if all(batch.errors) and not self.root.is_dir():
+            raise FileNotFoundError(f"the folder of the records has vanished: {self.root}")
+        ecg = batch.signal.view(np.int16)
+        recordings = [_Recording.of(batch, row) for row in range(len(entries))]
+        for row, entry in enumerate(entries):
+            recording = recordings[row]
+            if recording.status == "checksum" and "checksum" in self.settings.keep_rejected:
+                again = self._read_batch([entry], verify=False)
+                ecg[row] = again.signal[0]
+                recordings[row] = _Recording.of(again, 0, kept=recording.error)
+            if self.settings.longer == "center" and self._num_extra(recordings[row]) > 0:
+                whole = self._read_batch([entry], duration=None, verify=not recordings[row].kept)
+                start = (whole.signal.shape[2] - self.settings.num_samples) // 2
+                ecg[row] = whole.signal[0, :, start : start + self.settings.num_samples]
+        return ecg, recordings
+
+    def _read_batch(self, entries: list[CatalogueEntry], **options: Any) -> RecordBatch:
+        settings = self.settings
+        wanted: dict[str, Any] = {"duration": settings.duration} | options
+        return read_records(
+            [entry.path for entry in entries],
+            fs=settings.fs,
+            dtype="int16",
+            threads=1,
+            required_leads=() if "leads" in settings.keep_rejected else settings.leads,
+            adc_units_per_mv=self.adc_units_per_mv,
+            **wanted,
+        )
+
+    def _num_extra(self, recording: _Recording) -> int:
+        """Samples that a recording has at the shards' rate beyond (or, negative, short of) T."""
+        if math.isnan(recording.source_duration):
+            return 0
+        length = math.ceil(recording.source_duration * self.settings.fs - 1e-6)
+        return length - self.settings.num_samples
+
+    def _outcome(
         self,
         entry: CatalogueEntry,
+        recording: _Recording,
         ecg: NDArray[np.int16],
-        source_leads: tuple[str, ...],
-        status: str,
-    ) -> Sample:
-        fs = self.settings["fs"]
-        signal = ecg.astype(np.float32) / np.float32(UNIT_PER_MV)
-        signal[ecg == MISSING] = np.nan
-        measured = measure_signal(signal, fs).measured() if self.settings["measure"] else {}
+        quality: dict[str, Any],
+    ) -> Rejection | _Description:
+        settings = self.settings
+        if recording.error:
+            return Rejection(recording.status, recording.error)
+        extra = self._num_extra(recording)
+        policy = settings.longer if extra > 0 else settings.shorter
+        if extra != 0 and policy == "reject":
+            length = f"{recording.source_duration:g} s, not {settings.duration:g}"
+            return Rejection("length", f"the recording lasts {length}")
+        incomplete = quality.get("missing", ())
+        if (
+            all(lead in incomplete for lead in settings.leads)
+            and (ecg[settings.lead_rows] == MISSING).all()
+        ):
+            return Rejection("empty", "no lead has a sample")
+        try:
+            meta = self._meta(entry, recording, ecg, quality)
+            return meta, self._caption(entry, meta["measurements"])
+        except ValueError as error:
+            return Rejection("description", " ".join(str(error).split()))
+
+    def _meta(
+        self,
+        entry: CatalogueEntry,
+        recording: _Recording,
+        ecg: NDArray[np.int16],
+        quality: dict[str, Any],
+    ) -> dict[str, Any]:
+        measured = {}
+        if self.settings.measure:
+            signal = ecg.astype(np.float32) / np.float32(UNIT_PER_MV)
+            signal[ecg == MISSING] = np.nan
+            measured = measure_signal(signal, self.settings.fs).measured()
         measurements = {
             name: round(float(value), 3)
             for name, value in {**measured, **entry.measurements}.items()
             if math.isfinite(value)
         }
-        findings = findings_of(entry.statements)
+        findings, concept_key = _said(entry.statements)
         meta = {
             "subject_id": entry.subject_id,
             "study_id": entry.study_id,
-            "fs": fs,
+            "fs": self.settings.fs,
             "age": entry.age,
             "sex": entry.sex,
             "statements": list(entry.statements),
             "findings": list(findings),
-            "concept_key": concept_key_of_report(entry.statements),
+            "concept_key": concept_key,
             "measurements": measurements,
-            "quality": self._quality(signal, ecg),
-            "source_leads": list(source_leads),
+            "quality": self._quality(recording, ecg, quality),
+            "source_leads": list(recording.source_leads),
+            "source_fs": recording.source_fs,
+            "source_duration": round(recording.source_duration, 6),
         }
-        if status != "ok":
-            meta["status"] = status
-        caption = None
-        if self.captions is not None:
-            caption = compose(
-                entry.statements,
-                measurements=measurements,
-                age=entry.age,
-                sex=entry.sex,
-                dictionary=self.captions,
-                seed=_paraphrase_seed(entry.key),
-            ).text
-        return Sample(entry.key, ecg, meta, caption)
+        if recording.status != "ok":
+            meta["status"] = recording.status
+        return meta
 
-    def _quality(self, signal: NDArray[np.float32], ecg: NDArray[np.int16]) -> dict[str, Any]:
-        """The signal's flags, with leads at the int16 limit (32.767 mV) counted as clipped."""
-        quality: dict[str, Any] = dict(assess(signal, self.settings["fs"]))
-        at_limit = ((ecg == SATURATED) | (ecg == -SATURATED)).any(axis=1)
-        clipped = [
-            lead
-            for lead, saturated in zip(STANDARD_LEADS, at_limit, strict=True)
-            if saturated or lead in quality.get("clipped", ())
-        ]
-        if clipped:
-            quality["clipped"] = clipped
-        if gain := self.settings["adc_units_per_mv"]:
-            quality["amplitude"] = f"assumed: {gain:g} ADC units per mV"
+    def _caption(self, entry: CatalogueEntry, measurements: dict[str, float]) -> str | None:
+        if self.captions is None:
+            return None
+        return compose(
+            entry.statements,
+            measurements=measurements,
+            age=entry.age,
+            sex=entry.sex,
+            dictionary=self.captions,
+            seed=_paraphrase_seed(entry.key),
+        ).text
+
+    def _quality(
+        self, recording: _Recording, ecg: NDArray[np.int16], quality: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The signal's flags, and what only the reader knows, of the leads that are stored."""
+        if recording.clipped:  # beyond 16 bits of uV
+            at_limit = (np.abs(ecg) == SATURATED).any(axis=1)
+            quality["clipped"] = [
+                lead
+                for lead, saturated in zip(STANDARD_LEADS, at_limit, strict=True)
+                if saturated or lead in quality.get("clipped", ())
+            ]
+        if self.settings.leads != STANDARD_LEADS:
+            for name in _LEAD_FLAGS:
+                found = quality.pop(name, ())
+                stored = [lead for lead in found if lead in self.settings.leads]
+                if stored:
+                    is_list = isinstance(found, list)
+                    quality[name] = stored if is_list else {lead: found[lead] for lead in stored}
+        if self.adc_units_per_mv:
+            quality["amplitude"] = f"assumed: {self.adc_units_per_mv:g} ADC units per mV"
+        if recording.kept:
+            quality["kept"] = recording.kept
+        elif recording.status.startswith("lacks") and not _has_leads(recording, self.settings):
+            quality["kept"] = recording.status
         return quality
+
+
+def _has_leads(recording: _Recording, settings: BuildSettings) -> bool:
+    named = {canonical_lead(name) for name in recording.source_leads}
+    return named.issuperset(settings.leads)
+
+
+@lru_cache(maxsize=1 << 16)  # 800,000 reports repeat each other
+def _said(statements: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Findings and concept key of a report."""
+    return findings_of(statements), concept_key_of_report(statements)
 
 
 def _paraphrase_seed(key: str) -> int:

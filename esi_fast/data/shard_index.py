@@ -1,4 +1,4 @@
-"""What a shard is made of: ustar members, the offset index beside the tar, and their verification.
+"""What a shard is made of: ustar members, and the offset index beside the tar.
 
 A shard ``train-000000.tar`` is a plain WebDataset tar: a sample is ``<key>.ecg.npy`` (int16
 ``(12, T)``, 1 uV per LSB), ``<key>.json`` and, where a caption was baked in, ``<key>.txt``, one
@@ -8,27 +8,24 @@ tar order, with the fields of `index_dtype`; `build_index` makes it again from t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import io
 import json
 import mmap
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.leads import NUM_LEADS
+from esi_fast.signal.resample import _core
 
 INDEX_FILE = "index.json"
 FORMAT = "esi_fast shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "val", "test")
 MISSING = -32768
 SATURATED = 32767
@@ -36,7 +33,6 @@ UNIT_PER_MV = 1000
 BLOCK = 512
 # A ustar name without a prefix is 100 bytes; the longest suffix, ".ecg.npy", takes 8 of them.
 MAX_KEY_LENGTH = 92
-MAX_MEMBER_BYTES = 8**11 - 1
 _MEMBER_BEFORE = {"json": "ecg.npy", "txt": "json"}
 
 
@@ -55,19 +51,21 @@ class ShardEntry(TypedDict):
 def index_dtype(key_length: int) -> np.dtype[Any]:
     """Fields of an index row; offsets and sizes are bytes of member data within the tar.
 
-    ``txt_offset`` is -1 without a caption; ``concept_key`` is the json's, as `concept_key_number`
-    gives it; ``crc32`` covers the sample from its first header to the padding of its last member.
+    ``num_bytes`` and ``crc32c`` (Castagnoli) are those of the whole sample, from its first header,
+    at ``ecg_offset - 512``, to the padding of its last member; ``txt_offset`` is -1 without a
+    caption; ``concept_key`` is the json's, as `concept_key_number` gives it.
     """
     return np.dtype(
         [
             ("key", f"S{key_length}"),
             ("ecg_offset", "<i8"),
+            ("num_bytes", "<i4"),
             ("json_offset", "<i8"),
             ("json_size", "<i4"),
             ("txt_offset", "<i8"),
             ("txt_size", "<i4"),
             ("concept_key", "<i8"),
-            ("crc32", "<u4"),
+            ("crc32c", "<u4"),
         ]
     )
 
@@ -78,123 +76,18 @@ def concept_key_number(concept_key: str) -> int:
 
 
 @functools.cache
-def npy_header(num_samples: int) -> bytes:
-    """The bytes before the samples in every ``.ecg.npy`` of (12, num_samples) int16."""
+def npy_header(num_leads: int, num_samples: int) -> bytes:
+    """The bytes before the samples in every ``.ecg.npy`` of (num_leads, num_samples) int16."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        buffer, {"descr": "<i2", "fortran_order": False, "shape": (NUM_LEADS, num_samples)}
+        buffer, {"descr": "<i2", "fortran_order": False, "shape": (num_leads, num_samples)}
     )
     return buffer.getvalue()
-
-
-def tar_header(name: str, size: int) -> bytes:
-    """One 512-byte ustar header of a regular file: mode 0644, owner 0, time 0.
-
-    Raises:
-        ValueError: the name is longer than 100 bytes, or the size does not fit 11 octal digits.
-    """
-    encoded = name.encode("ascii")
-    if len(encoded) > 100 or not 0 <= size <= MAX_MEMBER_BYTES:
-        raise ValueError(f"{name!r} of {size} bytes does not fit a ustar header")
-    header = bytearray(BLOCK)
-    header[: len(encoded)] = encoded
-    header[100:124] = b"0000644\0" + b"0000000\0" * 2
-    header[124:148] = b"%011o\0" % size + b"00000000000\0"
-    header[148:156] = b" " * 8
-    header[156:157] = b"0"
-    header[257:265] = b"ustar\x0000"
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
 
 
 def padded(size: int) -> int:
     """Bytes that ``size`` bytes of member data take in a tar."""
     return -(-size // BLOCK) * BLOCK
-
-
-class ShardWriter:
-    """Writes one tar and its index under temporary names, which the caller renames.
-
-    Use as a context manager: without `finish`, nothing is left.
-    """
-
-    def __init__(self, tar_path: Path, index_path: Path) -> None:
-        self._tar_path, self._index_path = tar_path, index_path
-        self._file = tar_path.open("wb", buffering=1 << 20)
-        self._sha = hashlib.sha256()
-        self._rows: list[tuple[bytes, int, int, int, int, int, int, int]] = []
-        self._end = 0
-        self._finished = False
-
-    def add(
-        self, key: str, ecg: NDArray[np.int16], meta: bytes, caption: bytes | None, concept_key: str
-    ) -> None:
-        """Append one sample: ``ecg`` (12, T) int16, the json's bytes and the caption's, if any."""
-        samples = np.ascontiguousarray(ecg, dtype="<i2")
-        members = [("ecg.npy", npy_header(ecg.shape[1]) + samples.tobytes()), ("json", meta)]
-        if caption is not None:
-            members.append(("txt", caption))
-        crc = 0
-        offsets = []
-        for suffix, data in members:
-            offsets.append(self._end + BLOCK)
-            padding = bytes(padded(len(data)) - len(data))
-            for piece in (tar_header(f"{key}.{suffix}", len(data)), data, padding):
-                self._file.write(piece)
-                self._sha.update(piece)
-                crc = zlib.crc32(piece, crc)
-                self._end += len(piece)
-        txt_offset, txt_size = (offsets[2], len(members[2][1])) if caption is not None else (-1, 0)
-        self._rows.append(
-            (
-                key.encode("ascii"),
-                offsets[0],
-                offsets[1],
-                len(meta),
-                txt_offset,
-                txt_size,
-                concept_key_number(concept_key),
-                crc,
-            )
-        )
-
-    def finish(self) -> tuple[int, str, str]:
-        """Close both files, on disk for good; returns tar bytes, tar sha256, index sha256."""
-        end_of_archive = bytes(2 * BLOCK)
-        self._file.write(end_of_archive)
-        self._sha.update(end_of_archive)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        rows = np.array(self._rows, index_dtype(max(len(row[0]) for row in self._rows)))
-        buffer = io.BytesIO()
-        np.save(buffer, rows, allow_pickle=False)
-        with self._index_path.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        self._finished = True
-        index_sha = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        return self._end + len(end_of_archive), self._sha.hexdigest(), index_sha
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file, and remove it unless `finish` has made it whole."""
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(self._tar_path)  # "No space left on device" says where
-        if not self._finished:
-            # Closing flushes, and on a full disk fails as the write did; that error is on its way.
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._tar_path.unlink(missing_ok=True)
-            self._index_path.unlink(missing_ok=True)
 
 
 def walk_tar(data: mmap.mmap | bytes, name: str) -> Iterator[tuple[str, int, int]]:
@@ -223,12 +116,8 @@ def walk_tar(data: mmap.mmap | bytes, name: str) -> Iterator[tuple[str, int, int
     raise ValueError(f"{name}: ends at byte {len(data)} without an end-of-archive mark")
 
 
-def build_index(tar_path: Path, *, checksums: bool = True) -> NDArray[Any]:
-    """The index of a shard, made from its tar alone.
-
-    Args:
-        tar_path: the shard.
-        checksums: fill ``crc32``, which reads every byte; without, only headers and json are read.
+def build_index(tar_path: Path) -> NDArray[Any]:
+    """The index of a shard, made from its tar alone; every byte is read.
 
     Raises:
         ValueError: the tar is damaged or is no shard of this format; shard and byte are named.
@@ -242,20 +131,21 @@ def build_index(tar_path: Path, *, checksums: bool = True) -> NDArray[Any]:
             stem, _, suffix = member.partition(".")
             key = stem.encode("ascii")
             if suffix == "ecg.npy" and last != "ecg.npy":
-                rows.append([key, offset, -1, 0, -1, 0, 0, 0])
+                rows.append([key, offset, 0, -1, 0, -1, 0, 0, 0])
                 ends.append(0)
             elif _MEMBER_BEFORE.get(suffix) != last or rows[-1][0] != key:
                 raise ValueError(f"{tar_path.name}: unexpected member {member} at byte {offset}")
             elif suffix == "json":
-                rows[-1][2:4] = offset, size
-                rows[-1][6] = _concept_key_of_json(data[offset : offset + size], tar_path, member)
+                rows[-1][3:5] = offset, size
+                rows[-1][7] = _concept_key_of_json(data[offset : offset + size], tar_path, member)
             else:
-                rows[-1][4:6] = offset, size
+                rows[-1][5:7] = offset, size
             ends[-1] = offset + padded(size)
             last = suffix
-        if checksums:
-            for row, end in zip(rows, ends, strict=True):
-                row[7] = zlib.crc32(data[row[1] - BLOCK : end])
+        for row, end in zip(rows, ends, strict=True):
+            begin = row[1] - BLOCK
+            row[2] = end - begin
+            row[8] = _core.crc32c(data[begin:end])
     if not rows or last == "ecg.npy":
         raise ValueError(f"{tar_path.name}: ends without a whole sample")
     key_length = max(len(row[0]) for row in rows)
@@ -274,6 +164,21 @@ def _concept_key_of_json(text: bytes, tar_path: Path, member: str) -> int:
         return concept_key_number(json.loads(text)["concept_key"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{tar_path.name}: {member} is no sample description: {error!r}") from None
+
+
+def index_bytes(rows: NDArray[Any]) -> bytes:
+    """The content of an index file."""
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file that is on disk for good when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_index_file(path: Path, sha256: str) -> NDArray[Any] | None:

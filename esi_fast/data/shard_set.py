@@ -10,15 +10,14 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.data.shard_index import (
-    MISSING,
+    BLOCK,
     SPLITS,
-    UNIT_PER_MV,
     ShardEntry,
     build_index,
     index_dtype,
@@ -26,8 +25,10 @@ from esi_fast.data.shard_index import (
     read_index_file,
     read_shard_folder,
 )
-from esi_fast.leads import NUM_LEADS
+from esi_fast.signal.resample import _core
 
+Normalize = Literal["mv", "zscore"]
+NanPolicy = Literal["nan", "zero", "mean"]
 # Files kept open at once; the usual limit of a process is 1,024.
 MAX_OPEN_SHARDS = 512
 # What must be equal in all folders that are read together.
@@ -42,11 +43,13 @@ class ShardSet:
     Attributes:
         fs: sampling rate in Hz.
         num_samples: samples per lead, T.
+        leads: names of a signal's rows.
         concept_keys: (len,) int64; equal numbers mean equal findings.
     """
 
     fs: float
     num_samples: int
+    leads: tuple[str, ...]
     concept_keys: NDArray[np.int64]
 
     def __init__(
@@ -84,6 +87,7 @@ class ShardSet:
                     )
         self.fs = float(folders[0]["fs"])
         self.num_samples = int(folders[0]["num_samples"])
+        self.leads = tuple(folders[0]["leads"])
         self._paths: list[Path] = []
         sources: list[Any] = [split]
         indices = []
@@ -100,7 +104,7 @@ class ShardSet:
         self._shard_of_row = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
         self.concept_keys = self._rows["concept_key"].astype(np.int64)
         self._keys: list[str] | None = None
-        self._open_files: OrderedDict[int, int] = OrderedDict()
+        self._open_files: OrderedDict[int, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
         self._overlay: dict[int, str] = {}
         if captions is not None:
@@ -130,29 +134,91 @@ class ShardSet:
         """The key of one row."""
         return bytes(self._rows["key"][row]).decode("ascii")
 
-    def read_ecg(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    def read_ecg(
+        self,
+        rows: Sequence[int] | NDArray[np.integer[Any]],
+        *,
+        normalize: Normalize = "mv",
+        nan_policy: NanPolicy = "nan",
+    ) -> NDArray[np.float32]:
         """Signals of some rows.
 
+        Args:
+            rows: which, in this order.
+            normalize, nan_policy: as in `read_batch`.
+
         Returns:
-            (len(rows), 12, num_samples) float32 in mV, NaN where missing.
+            (len(rows), leads, num_samples) float32.
 
         Raises:
-            ValueError: a sample is damaged; the shard, the sample and the byte are named.
-            OSError: a shard cannot be read.
+            ValueError: a sample is damaged, or its shard cannot be read; the shard, the sample and
+                the byte are named.
         """
-        header = npy_header(self.num_samples)
-        found = bytearray(len(header))
-        digital = np.empty((len(rows), NUM_LEADS, self.num_samples), np.dtype("<i2"))
-        for position, row in enumerate(rows):
-            offset = int(self._rows["ecg_offset"][row])
-            target = digital[position].reshape(-1).view(np.uint8)
-            with self._lock:
-                count = os.preadv(self._descriptor(row), [found, target], offset)
-            if count != len(header) + len(target) or found != header:
-                raise self._damaged(row, offset, f"is no int16 (12, {self.num_samples}) signal")
-        signal = np.divide(digital, np.float32(UNIT_PER_MV), dtype=np.float32)
-        signal[digital == MISSING] = np.nan
-        return signal
+        out = np.empty((len(rows), len(self.leads), self.num_samples), np.float32)
+        errors = self.read_batch(rows, out, normalize=normalize, nan_policy=nan_policy)
+        if errors:
+            raise ValueError(next(iter(errors.values())))
+        return out
+
+    def read_batch(
+        self,
+        rows: Sequence[int] | NDArray[np.integer[Any]],
+        out: NDArray[np.float32],
+        *,
+        starts: NDArray[np.int64] | None = None,
+        normalize: Normalize = "mv",
+        nan_policy: NanPolicy = "nan",
+    ) -> dict[int, str]:
+        """Read signals into an array, checking every byte of each sample; the GIL is released.
+
+        Args:
+            rows: (n,) which.
+            out: (n, leads, T) float32, C-contiguous, T up to ``num_samples``.
+            starts: (n,) where in the record T samples are taken; None: at its beginning.
+            normalize: ``"mv"``, millivolt; ``"zscore"``, one mean and one unbiased standard
+                deviation (plus 1e-6 mV) over all that is taken of the record.
+            nan_policy: what missing samples become: ``"nan"``; ``"zero"``, 0 of the output;
+                ``"mean"``, the mean of the lead's other samples, which then counts for the z-score.
+
+        Returns:
+            What is wrong, by position in ``rows``, for samples that are damaged or cannot be read;
+            their part of ``out`` is undefined.
+
+        Raises:
+            ValueError: ``out``, ``starts`` or a name does not fit.
+        """
+        chosen = self._rows[np.asarray(rows, np.int64)]
+        shards = self._shard_of_row[np.asarray(rows, np.int64)]
+        begins = chosen["ecg_offset"] - BLOCK
+        files: dict[int, _OpenFile] = {}  # kept alive while they are read
+        unreadable: dict[int, str] = {}
+        for shard in map(int, np.unique(shards)):
+            try:
+                files[shard] = self._file(shard)
+            except OSError as error:
+                unreadable[shard] = f"cannot be read: {error.strerror}"
+        found = _core.read_samples(
+            np.array(
+                [files[s].descriptor if s in files else -1 for s in shards.tolist()], np.int64
+            ),
+            begins,
+            chosen["num_bytes"],
+            chosen["crc32c"],
+            np.zeros(len(chosen), np.int64) if starts is None else starts,
+            out,
+            npy_header=npy_header(len(self.leads), self.num_samples),
+            num_samples=self.num_samples,
+            normalize=normalize,
+            nan_policy=nan_policy,
+            threads=1,
+        )
+        return {
+            position: self._damage(
+                int(rows[position]), int(begins[position]), unreadable.get(shards[position], what)
+            )
+            for position, what in enumerate(found)
+            if what
+        }
 
     def read_meta(self, row: int) -> dict[str, Any]:
         """The json of one row: ids, age, sex, statements, findings, measurements, quality."""
@@ -160,7 +226,7 @@ class ShardSet:
         try:
             meta: dict[str, Any] = json.loads(text)
         except ValueError as error:
-            raise self._damaged(row, offset, f"has a damaged json: {error}") from None
+            raise ValueError(self._damage(row, offset, f"has a damaged json: {error}")) from None
         return meta
 
     def read_caption(self, row: int) -> str | None:
@@ -173,7 +239,7 @@ class ShardSet:
         try:
             return text.decode("utf-8")
         except UnicodeDecodeError:
-            raise self._damaged(row, offset, "has a caption that is not UTF-8") from None
+            raise ValueError(self._damage(row, offset, "has a caption that is not UTF-8")) from None
 
     def rows_without_caption(self) -> NDArray[np.int64]:
         """Rows for which `read_caption` gives None, ascending."""
@@ -185,26 +251,25 @@ class ShardSet:
             int(self._rows[f"{field}_offset"][row]),
             int(self._rows[f"{field}_size"][row]),
         )
-        with self._lock:
-            content = os.pread(self._descriptor(row), size, offset)
+        file = self._file(int(self._shard_of_row[row]))
+        content = os.pread(file.descriptor, size, offset)
         if len(content) != size:
-            raise self._damaged(row, offset, f"has a .{field} that is cut off")
+            raise ValueError(self._damage(row, offset, f"has a .{field} that is cut off"))
         return offset, content
 
-    def _descriptor(self, row: int) -> int:
-        """The open file of a row's shard; call with the lock held, as another may be closed."""
-        shard = int(self._shard_of_row[row])
-        if shard in self._open_files:
-            self._open_files.move_to_end(shard)
+    def _file(self, shard: int) -> _OpenFile:
+        with self._lock:
+            if shard in self._open_files:
+                self._open_files.move_to_end(shard)
+            else:
+                if len(self._open_files) >= MAX_OPEN_SHARDS:
+                    self._open_files.popitem(last=False)
+                self._open_files[shard] = _OpenFile(self._paths[shard])
             return self._open_files[shard]
-        if len(self._open_files) >= MAX_OPEN_SHARDS:
-            os.close(self._open_files.popitem(last=False)[1])
-        self._open_files[shard] = os.open(self._paths[shard], os.O_RDONLY)
-        return self._open_files[shard]
 
-    def _damaged(self, row: int, offset: int, what: str) -> ValueError:
+    def _damage(self, row: int, offset: int, what: str) -> str:
         path = self._paths[int(self._shard_of_row[row])]
-        return ValueError(
+        return (
             f"{path}: sample {self.key(row)} at byte {offset} {what}: "
             f"run tools/shard verify {path.parent}"
         )
@@ -239,12 +304,19 @@ class ShardSet:
     def close(self) -> None:
         """Close the shards' files; they are opened again when needed."""
         with self._lock:
-            while self._open_files:
-                os.close(self._open_files.popitem()[1])
+            self._open_files.clear()
+
+
+class _OpenFile:
+    """A file that is closed when nobody refers to it any more: not while another thread reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        if hasattr(self, "_lock"):  # else the constructor has failed
-            self.close()
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def _names(paths: Sequence[Path]) -> str:
@@ -260,10 +332,11 @@ def _open_index(directory: Path, shard: ShardEntry) -> NDArray[Any]:
     index = read_index_file(directory / shard["index"], shard["index_sha256"])
     if index is None:
         warnings.warn(
-            f"{directory / shard['index']} is absent or damaged: made again in memory from the tar",
+            f"{directory / shard['index']} is absent or damaged: made again in memory from the "
+            f"tar; tools/shard verify {directory} --repair-index makes it last",
             stacklevel=3,
         )
-        index = build_index(tar, checksums=False)
+        index = build_index(tar)
     if len(index) != shard["records"]:
         raise ValueError(f"{tar} holds {len(index)} samples, not {shard['records']}: damaged")
     return index

@@ -1,9 +1,9 @@
 """Builds shards from recordings: one pass, split by patient, resumable to the byte.
 
-The catalogue is streamed once. Each record goes to the split that its patient's hash names; a shard
-is a run of ``samples_per_shard`` consecutive records of a split, so its content depends on those
-records and the settings alone, never on workers, memory or interruptions. A journal lists the
-shards that are complete; index.json is written last, so a folder without it is unfinished.
+What goes into a shard is a pure function of the catalogue and the settings (`plan`), never of
+workers, memory or interruptions. Processes write shards under temporary names (`workers`); this one
+gives them their place, in the order of the plan, and notes it in a journal. index.json is written
+last, so a folder without it is unfinished.
 """
 
 from __future__ import annotations
@@ -11,43 +11,54 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
-import re
+import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from esi_fast.cqa.caption import CaptionDictionary
-from esi_fast.data.journal import (
-    Journal,
-    Rows,
-    ShardRecord,
-    compare_settings,
-    remove_journal,
-)
-from esi_fast.data.samples import Planned, Rejection, SampleMaker
+from esi_fast.data.journal import Journal, compare_settings, remove_journal
+from esi_fast.data.plan import PlannedShard, plan_shards
+from esi_fast.data.samples import SampleMaker
+from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import (
     FORMAT,
     FORMAT_VERSION,
     INDEX_FILE,
-    MAX_KEY_LENGTH,
     MISSING,
     SPLITS,
     ShardEntry,
-    ShardWriter,
     read_shard_folder,
 )
-from esi_fast.leads import STANDARD_LEADS
+from esi_fast.data.shard_job import RECORD_COLUMNS, REJECTED_COLUMNS, ShardRecord, WrittenShard
+from esi_fast.data.workers import Workers
 from esi_fast.signal.catalogue import Catalogue
 
-# Records read and resampled at once: bounds the memory (256 x 12 x 5000 int16 = 31 MB).
-BATCH_RECORDS = 256
-RECORD_COLUMNS = ("key", "subject_id", "split", "shard", "position", "concept_key", "quality")
-REJECTED_COLUMNS = ("key", "subject_id", "study_id", "split", "kind", "reason")
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several builds that share the work: it writes every ``of``-th shard of the plan.
+
+    Attributes:
+        number: which one, from 1.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if there is no such part."""
+        if not 1 <= self.number <= self.of:
+            raise ValueError(f"part is {self.number}/{self.of}, it must be 1/{self.of} or more")
+
+    def has(self, planned: PlannedShard) -> bool:
+        """Whether a shard is this part's."""
+        return planned.sequence % self.of == self.number - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +70,10 @@ class ShardSummary:
         shards: number of tar files.
         rejected: number of records not written, by kind: one of the reader's (``missing``,
             ``truncated``, ``checksum``...), or ``row`` (of the catalogue's csv files), ``key``,
-            ``duplicate``, ``empty``, ``description``.
+            ``duplicate``, ``excluded``, ``length``, ``empty``, ``description``.
         quality: number of written records with each of
-            :class:`~esi_fast.signal.quality.QualityFlags`, and of those whose reader had
-            something to say (``read through wfdb``).
+            :class:`~esi_fast.signal.quality.QualityFlags`, with ``kept``, and of those whose reader
+            had something to say (``read through wfdb``).
         bytes: size of all tars.
         captions: whether captions are baked in.
         resumed: shards that an earlier run had finished.
@@ -79,30 +90,14 @@ class ShardSummary:
     seconds: float
 
 
-def split_of(subject_id: str, val_fraction: float, test_fraction: float) -> str:
-    """The split of a patient: a pure function of the id, uniform over patients.
-
-    Test patients are taken from the low end of the hash and validation patients from the high one,
-    so that changing one fraction moves nobody in or out of the other.
-    """
-    digest = hashlib.sha256(subject_id.encode("utf-8")).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < test_fraction:
-        return "test"
-    return "val" if position >= 1 - val_fraction else "train"
-
-
 def write_shards(
     catalogue: Catalogue,
     out: Path,
+    settings: BuildSettings,
     *,
-    fs: float = 500.0,
-    duration: float = 10.0,
-    samples_per_shard: int = 2048,
-    val_fraction: float = 0.05,
-    test_fraction: float = 0.05,
     captions: CaptionDictionary | None = None,
-    measure: bool = True,
+    excluded: Collection[str] = frozenset(),
+    part: Part | None = None,
     workers: int = 0,
     resume: bool = False,
     progress: Callable[[int], object] = lambda num_records: None,
@@ -116,204 +111,133 @@ def write_shards(
     Args:
         catalogue: the records, from `esi_fast.signal.catalogues.open_catalogue`.
         out: folder to make; must be absent or empty unless ``resume``.
-        fs: sampling rate of the shards in Hz.
-        duration: seconds of each record; longer ones are cropped, shorter ones padded as missing.
-        samples_per_shard: records a tar.
-        val_fraction: share of patients in the validation split.
-        test_fraction: share of patients in the test split.
+        settings: how samples are made, and how they are split.
         captions: dictionary from which captions are composed and baked in; None writes none.
-        measure: fill in from the signal the measurements that the catalogue lacks.
-        workers: reader threads; 0 takes all cores.
+        excluded: patients (``subject_id``) whose records are rejected unread.
+        part: write this part of the shards only; `esi_fast.data.merge` joins the parts.
+        workers: processes that write shards; 0 is one a core.
         resume: continue an interrupted build of the same records and settings.
-        progress: called with the number of records just done.
+        progress: called with the number of records just done, written or not.
 
     Raises:
         ValueError: a setting is out of range, the catalogue is empty, every record was rejected, or
             the catalogue has changed since the build began.
         FileExistsError: ``out`` is not empty, or (``resume``) is no build of these settings.
         FileNotFoundError: the folder of the records has vanished.
-        OSError: writing failed; finished shards stay valid and ``resume`` goes on.
+        OSError: writing failed, or a worker was killed; finished shards stay valid and ``resume``
+            goes on.
     """
     started = time.monotonic()
-    check_settings(
-        fs=fs,
-        duration=duration,
-        samples_per_shard=samples_per_shard,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        workers=workers,
-    )
-    settings = {
-        "source": catalogue.source,
-        "adc_units_per_mv": catalogue.adc_units_per_mv,
-        "fs": float(fs),
-        "duration": float(duration),
-        "samples_per_shard": samples_per_shard,
-        "val_fraction": val_fraction,
-        "test_fraction": test_fraction,
-        "measure": measure,
-        "captions": None if captions is None else _captions_digest(captions),
-    }
+    if workers < 0:
+        raise ValueError(f"workers is {workers}, it must be 0 (all cores) or more")
+    described = _described(catalogue, settings, captions, excluded, part)
     if resume and (out / INDEX_FILE).is_file():
         folder = read_shard_folder(out)
-        compare_settings(out, folder["settings"], settings)
+        compare_settings(out, folder["settings"] | {"part": _part_of(folder)}, described)
         remove_journal(out)
         return _summary(out, folder, len(folder["shards"]), started)
-    maker = SampleMaker(catalogue.root, settings, captions, workers)
-    with Journal(out, settings, (RECORD_COLUMNS, REJECTED_COLUMNS), resume=resume) as journal:
+    maker = SampleMaker(catalogue.root, settings, catalogue.adc_units_per_mv, captions)
+    with Journal(out, described, (RECORD_COLUMNS, REJECTED_COLUMNS), resume=resume) as journal:
         kept = len(journal.shards)
-        num_planned = 0
-        for number, (name, split, planned) in enumerate(_plan(catalogue, settings)):
-            num_planned += len(planned)
-            entries = _digest(planned)
-            if number < kept:
-                journal.check(number, name, entries)
-                progress(len(planned))
-                continue
-            journal.commit(*_write_shard(journal, maker, name, split, planned, entries, progress))
-        if num_planned == 0:
+        plan = _Counted(plan_shards(catalogue, settings, excluded))
+        ours = (shard for shard in plan if part is None or part.has(shard))
+        with Workers(maker, workers or len(os.sched_getaffinity(0)), progress) as pool:
+            _write(journal, pool, ours, progress)
+        if plan.num_records == 0:
             raise ValueError(f"no records in {catalogue.root}")
-        folder = _folder(journal.shards, settings, maker.num_samples, catalogue.patients_known)
-        if not folder["shards"]:
+        shards = journal.shards
+        folder = _folder(shards, described, settings, catalogue.patients_known)
+        if not folder["shards"] and part is None:
             journal.give_up()
             raise ValueError(
-                f"all {num_planned} records of {catalogue.root} were rejected, "
+                f"all {plan.num_records} records of {catalogue.root} were rejected, "
                 f"see {out / 'rejected.csv'}"
             )
+        if part is not None:
+            folder["part"] = _part_entry(part, plan.num_shards, shards)
         journal.finish(folder)
     return _summary(out, folder, kept, started)
 
 
-def check_settings(
-    *,
-    fs: float,
-    duration: float,
-    samples_per_shard: int,
-    val_fraction: float,
-    test_fraction: float,
-    workers: int,
-) -> None:
-    """Refuse settings of `write_shards` that make no sense.
+class _Counted:
+    """A plan, counted as it goes by."""
 
-    Raises:
-        ValueError: one is out of range; it is named.
-    """
-    for name, value in (
-        ("fs", fs),
-        ("duration", duration),
-        ("samples_per_shard", samples_per_shard),
-    ):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} is {value}, it must be positive")
-    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
-        raise ValueError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction} must be >= 0 and leave "
-            "patients for training"
-        )
-    if workers < 0:
-        raise ValueError(f"workers is {workers}, it must be 0 (all cores) or more")
+    def __init__(self, plan: Iterable[PlannedShard]) -> None:
+        self._plan = plan
+        self.num_shards = 0
+        self.num_records = 0
+
+    def __iter__(self) -> Iterator[PlannedShard]:
+        for shard in self._plan:
+            self.num_shards += 1
+            self.num_records += len(shard.records)
+            yield shard
+
+
+def _write(
+    journal: Journal,
+    pool: Workers,
+    plan: Iterable[PlannedShard],
+    progress: Callable[[int], object],
+) -> None:
+    """Have the shards of a plan written, and commit them in its order."""
+    kept = len(journal.shards)
+    pending: deque[Future[WrittenShard]] = deque()
+    for number, planned in enumerate(plan):
+        if number < kept:
+            journal.check(number, planned)
+            progress(len(planned.records))
+            continue
+        pending.append(pool.submit(journal.job(planned)))
+        # As many again wait, so that no worker does; more would only take memory.
+        while pending and (pending[0].done() or len(pending) >= 2 * pool.num_workers):
+            journal.commit(pending.popleft().result())
+    while pending:
+        journal.commit(pending.popleft().result())
+
+
+def _described(
+    catalogue: Catalogue,
+    settings: BuildSettings,
+    captions: CaptionDictionary | None,
+    excluded: Collection[str],
+    part: Part | None,
+) -> dict[str, Any]:
+    """All that decides on the bytes of a build, as index.json and the journal hold it."""
+    return {
+        "source": catalogue.source,
+        "adc_units_per_mv": catalogue.adc_units_per_mv,
+        **settings.as_json(),
+        "captions": None if captions is None else _captions_digest(captions),
+        "excluded": _digest(sorted(excluded)) if excluded else None,
+        "part": None if part is None else [part.number, part.of],
+    }
+
+
+def _digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _captions_digest(captions: CaptionDictionary) -> str:
-    said = sorted((one.statement, one.text, one.sources) for one in captions)
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    return _digest(sorted((one.statement, one.text, one.sources) for one in captions))
 
 
-def _plan(
-    catalogue: Catalogue, settings: dict[str, Any]
-) -> Iterator[tuple[str, str, list[Planned]]]:
-    """Shards in the order in which they are written: name, split, records."""
-    pending: dict[str, list[Planned]] = {split: [] for split in SPLITS}
-    numbers: Counter[str] = Counter()
-    # 64-bit hashes, as 800,000 keys of a few words each would take several times their memory.
-    seen: set[int] = set()
-
-    def shard(split: str) -> tuple[str, str, list[Planned]]:
-        planned, pending[split] = pending[split], []
-        numbers[split] += 1
-        return f"{split}-{numbers[split] - 1:06d}", split, planned
-
-    for entry in catalogue:
-        problem = None
-        key_hash = int.from_bytes(hashlib.blake2b(entry.key.encode(), digest_size=8).digest())
-        if entry.error:
-            problem = Rejection("row", entry.error)
-        elif not _KEY.fullmatch(entry.key) or len(entry.key) > MAX_KEY_LENGTH:
-            problem = Rejection("key", f"the key is not 1 to {MAX_KEY_LENGTH} of A-Z a-z 0-9 _ -")
-        elif key_hash in seen:
-            problem = Rejection("duplicate", "the key occurs twice in the catalogue")
-        if not entry.error:  # else a sound row may still bring the record
-            seen.add(key_hash)
-        split = split_of(entry.subject_id, settings["val_fraction"], settings["test_fraction"])
-        pending[split].append(Planned(entry, problem))
-        if len(pending[split]) == settings["samples_per_shard"]:
-            yield shard(split)
-    for split in SPLITS:
-        if pending[split]:
-            yield shard(split)
+def _part_of(folder: dict[str, Any]) -> list[int] | None:
+    part = folder.get("part")
+    return None if part is None else [part["number"], part["of"]]
 
 
-def _digest(planned: list[Planned]) -> str:
-    """Identity of a shard's records, without their path: a moved tree is still the same tree."""
-    sha = hashlib.sha256()
-    for one in planned:
-        entry = one.entry
-        fields = (entry.key, entry.subject_id, entry.study_id, entry.age, entry.sex, entry.error)
-        sha.update(repr((fields, entry.statements, sorted(entry.measurements.items()))).encode())
-    return sha.hexdigest()
-
-
-def _write_shard(
-    journal: Journal,
-    maker: SampleMaker,
-    name: str,
-    split: str,
-    planned: list[Planned],
-    entries: str,
-    progress: Callable[[int], object],
-) -> tuple[ShardRecord, Rows, Rows]:
-    """Write one shard under its temporary names; returns its journal record and its csv rows."""
-    record_rows: list[tuple[str | int, ...]] = []
-    rejected_rows: list[tuple[str | int, ...]] = []
-    flags: Counter[str] = Counter()
-    with ShardWriter(*journal.temporary(name)) as writer:
-        for start in range(0, len(planned), BATCH_RECORDS):
-            batch = planned[start : start + BATCH_RECORDS]
-            for entry, sample in maker.samples(batch):
-                if isinstance(sample, Rejection):
-                    ids = (entry.key, entry.subject_id, entry.study_id)
-                    rejected_rows.append((*ids, split, sample.kind, sample.reason))
-                    continue
-                meta = sample.meta
-                text = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
-                caption = None if sample.caption is None else sample.caption.encode()
-                writer.add(sample.key, sample.ecg, text.encode(), caption, meta["concept_key"])
-                flags.update(meta["quality"].keys())
-                if "status" in meta:
-                    flags[meta["status"].partition(":")[0]] += 1
-                position = len(record_rows)
-                row = (sample.key, entry.subject_id, split, f"{name}.tar", position)
-                record_rows.append((*row, meta["concept_key"], ";".join(sorted(meta["quality"]))))
-            progress(len(batch))
-        num_bytes, sha256, index_sha256 = writer.finish() if record_rows else (0, "", "")
-    record: ShardRecord = {
-        "name": f"{name}.tar",
-        "split": split,
-        "records": len(record_rows),
-        "bytes": num_bytes,
-        "sha256": sha256,
-        "index": f"{name}.idx.npy",
-        "index_sha256": index_sha256,
-        "csv_bytes": [],
-        "entries": entries,
-        "rejected": len(rejected_rows),
-        "quality": dict(sorted(flags.items())),
-    }
-    return record, record_rows, rejected_rows
+def _part_entry(part: Part, num_shards: int, shards: list[ShardRecord]) -> dict[str, Any]:
+    """What merging needs to know of a part: its shards' places among all of the plan."""
+    listed = [[one["sequence"], one["name"], one["records"], one["rejected"]] for one in shards]
+    return {"number": part.number, "of": part.of, "num_shards": num_shards, "shards": listed}
 
 
 def _folder(
-    shards: list[ShardRecord], settings: dict[str, Any], num_samples: int, patients_known: bool
+    shards: list[ShardRecord],
+    described: dict[str, Any],
+    settings: BuildSettings,
+    patients_known: bool,
 ) -> dict[str, Any]:
     """What index.json says, less the csv files' checksums; a shard without records has no tar.
 
@@ -321,24 +245,24 @@ def _folder(
     """
     listed = [shard for shard in shards if shard["records"]]
     listed.sort(key=lambda shard: (SPLITS.index(shard["split"]), shard["name"]))
-    counts = {
-        split: sum(shard["records"] for shard in listed if shard["split"] == split)
-        for split in SPLITS
-    }
     quality: Counter[str] = Counter()
     for shard in listed:
         quality.update(shard["quality"])
     return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "settings": settings,
-        "leads": list(STANDARD_LEADS),
-        "fs": settings["fs"],
-        "num_samples": num_samples,
+        "settings": {name: value for name, value in described.items() if name != "part"},
+        "leads": list(settings.leads),
+        "fs": float(settings.fs),
+        "num_samples": settings.num_samples,
         "unit": "uV",
         "missing": MISSING,
         "patients_known": patients_known,
-        "counts": counts | {"rejected": sum(shard["rejected"] for shard in shards)},
+        "counts": {
+            split: sum(shard["records"] for shard in listed if shard["split"] == split)
+            for split in SPLITS
+        }
+        | {"rejected": sum(shard["rejected"] for shard in shards)},
         "quality": dict(sorted(quality.items())),
         "shards": [
             {name: value for name, value in shard.items() if name in ShardEntry.__annotations__}

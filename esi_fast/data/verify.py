@@ -1,10 +1,9 @@
-"""Checks every byte of a shard folder against what was recorded when it was written."""
+"""Checks every byte of a shard folder against what was recorded, and repairs its indices."""
 
 from __future__ import annotations
 
 import hashlib
 import mmap
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from esi_fast.data.shard_index import (
     SPLITS,
     ShardEntry,
     build_index,
+    index_bytes,
     map_file,
     npy_header,
-    padded,
     read_index_file,
     read_shard_folder,
+    write_synced,
 )
+from esi_fast.signal.resample import _core
 
 
 def verify_shards(
@@ -45,14 +46,15 @@ def verify_shards(
     folder = read_shard_folder(directory)
     problems = []
     shards: list[ShardEntry] = folder["shards"]
+    header = npy_header(len(folder["leads"]), folder["num_samples"])
     for shard in shards:
-        problems += _verify_shard(directory, shard, folder["num_samples"])
+        problems += _verify_shard(directory, shard, header)
         progress(shard["bytes"])
     for name, expected in folder["files"].items():
         path = directory / name
         if not path.is_file():
             problems.append(f"{name}: is absent")
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        elif _sha256(path) != expected:
             problems.append(f"{name}: its bytes have changed since it was written")
     listed = {shard["name"] for shard in shards}
     problems += [
@@ -68,7 +70,37 @@ def verify_shards(
     return problems
 
 
-def _verify_shard(directory: Path, shard: ShardEntry, num_samples: int) -> list[str]:
+def repair_indices(directory: Path) -> list[str]:
+    """Make lost or damaged index files anew, from the tars that are whole.
+
+    Args:
+        directory: a finished shard folder.
+
+    Returns:
+        The names of the files that were written.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_shard_folder`; or a tar is damaged itself, so that
+            its index cannot be made again: it is named, and what was repaired stays.
+    """
+    repaired = []
+    for shard in read_shard_folder(directory)["shards"]:
+        path = directory / shard["index"]
+        if read_index_file(path, shard["index_sha256"]) is not None:
+            continue
+        content = index_bytes(build_index(directory / shard["name"]))
+        if hashlib.sha256(content).hexdigest() != shard["index_sha256"]:
+            raise ValueError(
+                f"{directory / shard['name']} is not as it was written: no index of it"
+            )
+        partial = path.with_name(f".{path.name}.partial")
+        write_synced(partial, content)
+        partial.replace(path)
+        repaired.append(shard["index"])
+    return repaired
+
+
+def _verify_shard(directory: Path, shard: ShardEntry, header: bytes) -> list[str]:
     name = shard["name"]
     path = directory / name
     index = read_index_file(directory / shard["index"], shard["index_sha256"])
@@ -91,7 +123,6 @@ def _verify_shard(directory: Path, shard: ShardEntry, num_samples: int) -> list[
             problems.append(f"{name}: holds {len(rebuilt)} samples, not {shard['records']}")
         if index is not None and len(problems) == 0 and not np.array_equal(index, rebuilt):
             problems.append(f"{shard['index']}: does not describe {name}")
-        header = npy_header(num_samples)
         for row in rebuilt:
             reason = _undecodable(data, row, header)
             if reason:
@@ -103,15 +134,14 @@ def _damaged_samples(data: mmap.mmap, name: str, index: NDArray[Any] | None) -> 
     """Samples whose bytes are not those written; the offsets are the index's, not the tar's."""
     if index is None:
         return []
-    starts = [int(row["ecg_offset"]) - BLOCK for row in index]
-    last = index[-1]
-    in_last = last["json_offset"] + last["json_size"], last["txt_offset"] + last["txt_size"]
-    ends = [*starts[1:], padded(int(max(in_last)))]
-    return [
-        f"{name}: sample {row['key'].decode()} is damaged (bytes {start} to {end - 1})"
-        for row, start, end in zip(index, starts, ends, strict=True)
-        if zlib.crc32(data[start:end]) != row["crc32"]
-    ]
+    problems = []
+    for row in index:
+        start = int(row["ecg_offset"]) - BLOCK
+        end = start + int(row["num_bytes"])
+        if _core.crc32c(data[start:end]) != row["crc32c"]:
+            key = row["key"].decode()
+            problems.append(f"{name}: sample {key} is damaged (bytes {start} to {end - 1})")
+    return problems
 
 
 def _undecodable(data: mmap.mmap, row: Any, header: bytes) -> str:
@@ -127,3 +157,8 @@ def _undecodable(data: mmap.mmap, row: Any, header: bytes) -> str:
         except UnicodeDecodeError:
             return f"has a .{field} that is not UTF-8 at byte {start}"
     return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -339,3 +339,11 @@ def _slow_waves(num_segments: int, seconds: float) -> NDArray[np.float32]:
     phase = 2 * np.pi / num_segments * np.outer(np.arange(num_segments), harmonics)
     waves = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
     return (waves * (math.sqrt(2) / num_segments)).astype(np.float32)
+
+
+def assess_records(signal: NDArray[np.int16], fs: float) -> list[QualityFlags]:
+    """`assess` of many records, (n, 12, T) int16 in uV, -32768 where missing."""
+    missing = signal == -32768
+    millivolts = signal.astype(np.float32) / np.float32(1000)
+    millivolts[missing] = np.nan
+    return [assess(record, fs) for record in millivolts]

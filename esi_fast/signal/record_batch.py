@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -41,7 +41,7 @@ class RecordBatch:
         signal: ``(n, 12, T)``, leads in the standard order; float32 millivolt with NaN where
             missing, or int16 microvolt with -32768 where missing.
         status: per record ``"ok"``, ``"joined: several segments"``,
-            ``"read through wfdb: <reason>"``, or why it could not be read: missing, truncated,
+            ``"read through wfdb: <reason>"``, ``"lacks lead(s) V1, V2"``, or why it could not be read: missing, truncated,
             checksum (or first sample), format, leads, units, non-finite (a gain that gives no
             finite voltages), unsupported, io, or rate (its sampling rate differs from the batch's
             and no ``fs`` was asked for).
@@ -50,6 +50,8 @@ class RecordBatch:
         clipped: ``(n,)`` bool, the record holds voltages beyond the int16 range.
         source_leads: per record the lead names as the header spells them; empty where that is not
             known.
+        source_fs: ``(n,)`` float64, the record's own rate, Hz; NaN where it was not read.
+        source_duration: ``(n,)`` float64, the record's own length, s; NaN where it was not read.
     """
 
     signal: npt.NDArray[np.float32] | npt.NDArray[np.int16]
@@ -58,6 +60,8 @@ class RecordBatch:
     fs: float
     clipped: npt.NDArray[np.bool_]
     source_leads: tuple[tuple[str, ...], ...]
+    source_fs: npt.NDArray[np.float64]
+    source_duration: npt.NDArray[np.float64]
 
 
 def read_records(
@@ -69,6 +73,7 @@ def read_records(
     *,
     quality: Quality = "hq",
     nan_policy: NanPolicy = "nan",
+    required_leads: Sequence[str] = STANDARD_LEADS,
     adc_units_per_mv: float | None = None,
     verify: bool = True,
     strict: bool = False,
@@ -91,6 +96,8 @@ def read_records(
         threads: 0 takes as many as there are usable CPUs.
         quality: resampling filter, ``"hq"`` or ``"scipy"``.
         nan_policy: what missing samples become, as in ``resample``; ``"zero"`` also pads with 0.
+        required_leads: a record without one of these is refused; of the others, one that is absent
+            is all missing.
         adc_units_per_mv: the gain of every lead, in place of the headers' gains, units and
             baselines (the zero is then the header's ADC zero): for archives whose headers hold
             no calibration, such as LUDB.
@@ -105,7 +112,8 @@ def read_records(
     check_choice("quality", quality, get_args(Quality))
     check_choice("nan_policy", nan_policy, get_args(NanPolicy))
     num_threads = threads or len(os.sched_getaffinity(0))
-    options = _Options(quality, nan_policy, adc_units_per_mv, verify, strict)
+    required = tuple(canonical_lead(lead) or lead for lead in required_leads)
+    options = _Options(quality, nan_policy, required, adc_units_per_mv, verify, strict)
     if isinstance(paths, (str, bytes)):
         raise ValueError(f"paths is the text {paths!r}: give a sequence of paths")
     batch = _Batch([record_stem(path) for path in paths], options)
@@ -129,6 +137,8 @@ def read_records(
         fs=float(fs),
         clipped=batch.clipped,
         source_leads=tuple(batch.source_leads),
+        source_fs=batch.source_fs,
+        source_duration=batch.source_duration,
     )
 
 
@@ -158,6 +168,7 @@ def _num_samples(duration: float, fs: float) -> int:
 class _Options:
     quality: Quality
     nan_policy: NanPolicy
+    required_leads: tuple[str, ...]
     adc_units_per_mv: float | None
     verify: bool
     strict: bool
@@ -174,6 +185,8 @@ class _Batch:
         self.errors = [""] * n
         self.source_leads: list[tuple[str, ...]] = [()] * n
         self.clipped = np.zeros(n, dtype=np.bool_)
+        self.source_fs = np.full(n, np.nan)
+        self.source_duration = np.full(n, np.nan)
         self.through_wfdb: dict[int, ECGRecord] = {}
         self.lead_of = {lead: index for index, lead in enumerate(STANDARD_LEADS)}
         self.millivolts = {"mV": millivolts_per_unit("mV")}
@@ -188,18 +201,39 @@ class _Batch:
         """The records that the core is to read."""
         return [index for index, status in enumerate(self.status) if status == "ok"]
 
-    def fall_back(self, index: int) -> None:
+    def fall_back(self, index: int, leads: tuple[str, ...] = STANDARD_LEADS) -> None:
+        """Read a record that the core does not, or of which some leads only are there."""
         try:
             record = load_record(
-                self.stems[index], STANDARD_LEADS, self.options.verify, self.options.strict,
+                self.stems[index], leads, self.options.verify, self.options.strict,
                 self.options.adc_units_per_mv,
             )  # fmt: skip
         except _core.RecordError as error:
-            self.status[index], self.errors[index] = error.args
-        else:
-            self.status[index], self.errors[index] = record.status, ""
-            self.source_leads[index] = record.source_leads
-            self.through_wfdb[index] = record
+            status, message = error.args
+            present = self._present_leads(self.source_leads[index])
+            if status == "leads" and leads == STANDARD_LEADS and present:
+                self.fall_back(index, present)
+            else:
+                self.status[index], self.errors[index] = status, message
+            return
+        self.status[index], self.errors[index] = record.status, ""
+        self.source_leads[index] = record.source_leads
+        self.source_fs[index] = record.fs
+        self.source_duration[index] = record.signal.shape[1] / record.fs
+        if leads != STANDARD_LEADS:
+            signal = np.full((NUM_LEADS, record.signal.shape[1]), np.nan, np.float32)
+            signal[lead_indices(STANDARD_LEADS, leads)] = record.signal
+            record = replace(record, signal=signal, leads=STANDARD_LEADS)
+            absent = [lead for lead in STANDARD_LEADS if lead not in leads]
+            self.status[index] = f"lacks lead(s) {', '.join(absent)}"
+        self.through_wfdb[index] = record
+
+    def _present_leads(self, source_leads: tuple[str, ...]) -> tuple[str, ...]:
+        """The standard leads of a record that has all required ones; none of any other record."""
+        named = [canonical_lead(name) for name in source_leads]
+        present = tuple(lead for lead in STANDARD_LEADS if lead in named)
+        is_sound = all(named.count(lead) == 1 for lead in present)
+        return present if is_sound and set(self.options.required_leads) <= set(present) else ()
 
     def _resolved(
         self, indices: list[int], call: Callable[[list[int]], list[_core.RecordResult]]
@@ -300,11 +334,17 @@ class _Batch:
         self.status[index], self.errors[index] = status, result.error
         self.clipped[index] = result.clipped
         self.source_leads[index] = _lead_names(result.source_leads)
+        if result.num_samples and result.fs:
+            self.source_fs[index] = result.fs
+            self.source_duration[index] = result.num_samples / result.fs
         if status == "unsupported":
             self.fall_back(index)
         elif status == "leads":
+            if present := self._present_leads(self.source_leads[index]):
+                self.fall_back(index, present)
+                return
             try:
-                lead_indices(self.source_leads[index])
+                lead_indices(self.source_leads[index], self.options.required_leads)
             except ValueError as error:
                 self.fail(index, "leads", str(error))
 
