@@ -16,8 +16,7 @@
 
 #include "crc32c.hpp"
 #include "file.hpp"
-#include "lanes.hpp"
-#include "simd.hpp"
+#include "shard_kernels.hpp"
 #include "tar.hpp"
 #include "threads.hpp"
 
@@ -65,80 +64,6 @@ inline Fill fill_by_name(const std::string& name) {
 
 namespace detail {
 
-// Count, sum and sum of squares of the samples that are there: exact.
-struct LeadSums {
-  std::int64_t count = 0;
-  std::int64_t sum = 0;
-  std::int64_t squares = 0;
-
-  double mean() const {
-    return count ? static_cast<double>(sum) / static_cast<double>(count) : 0.0;
-  }
-};
-
-inline LeadSums lead_sums(const std::int16_t* x, std::int64_t length) {
-  LeadSums sums;
-  for_this_cpu([&](auto) {
-    const std::int16_t* in = x;
-    // Short enough for 32 bits to hold sums of samples, and of either half of their squares.
-    constexpr std::int64_t kBlock = 4096;
-    std::int64_t total = 0;
-    std::int64_t squares = 0;
-    std::int64_t missing = 0;
-    for (std::int64_t t = 0; t < length; t += kBlock) {
-      const std::int64_t count = std::min(kBlock, length - t);
-      std::int32_t block_missing = 0;
-      std::int32_t block_sum = 0;
-      std::uint32_t low = 0;
-      std::uint32_t high = 0;
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::int32_t is_missing = in[t + i] == kMissingInt16;
-        const std::int32_t value = is_missing ? 0 : in[t + i];
-        const auto square = static_cast<std::uint32_t>(value * value);
-        block_missing += is_missing;
-        block_sum += value;
-        low += square & 0xFFFF;
-        high += square >> 16;
-      }
-      total += block_sum;
-      missing += block_missing;
-      squares += (std::int64_t{high} << 16) + low;
-    }
-    sums = {length - missing, total, squares};
-  });
-  return sums;
-}
-
-// x / 1000, `missing` where there is no sample: to the nearest float32.
-inline void microvolts_to_millivolts(const std::int16_t* x, std::int64_t length, float missing,
-                                     float* out) {
-  for_this_cpu([&](auto) {
-    const std::int16_t* in = x;
-    float* target = out;
-    const float instead = missing;
-    for (std::int64_t i = 0; i < length; ++i) {
-      const float value = static_cast<float>(in[i]) / 1000.0f;
-      target[i] = in[i] == kMissingInt16 ? instead : value;
-    }
-  });
-}
-
-// (x - mean) * scale, `missing` where there is no sample.
-inline void standardize(const std::int16_t* x, std::int64_t length, float mean, float scale,
-                        float missing, float* out) {
-  for_this_cpu([&](auto) {
-    const std::int16_t* in = x;
-    float* target = out;
-    const float center = mean;
-    const float factor = scale;
-    const float instead = missing;
-    for (std::int64_t i = 0; i < length; ++i) {
-      const float value = (static_cast<float>(in[i]) - center) * factor;
-      target[i] = in[i] == kMissingInt16 ? instead : value;
-    }
-  });
-}
-
 // The mean of a lead is told by its sums; only kMean asks for them.
 inline void to_millivolts(const std::int16_t* x, const ShardReadOptions& options, float* out) {
   for (std::int64_t l = 0; l < options.num_leads; ++l) {
@@ -147,7 +72,7 @@ inline void to_millivolts(const std::int16_t* x, const ShardReadOptions& options
     if (options.fill == Fill::kMean) {
       missing = static_cast<float>(lead_sums(lead, options.crop).mean() / 1000.0);
     }
-    microvolts_to_millivolts(lead, options.crop, missing, out + l * options.crop);
+    convert_samples(lead, options.crop, missing, out + l * options.crop, ToMillivolts{});
   }
 }
 
@@ -170,13 +95,14 @@ inline void to_zscores(const std::int16_t* x, const ShardReadOptions& options, f
   const double mean = count > 0 ? sum / count : 0.0;
   const double variance = count > 1 ? std::max(0.0, squares - sum * mean) / (count - 1) : 0.0;
   const double scale = 1.0 / (std::sqrt(variance) + 1e-3);  // in uV
+  const ToZScores convert{static_cast<float>(mean), static_cast<float>(scale)};
   for (std::int64_t l = 0; l < options.num_leads; ++l) {
     float missing = options.fill == Fill::kNan ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
     if (options.fill == Fill::kMean) {
       missing = static_cast<float>((sums[static_cast<std::size_t>(l)].mean() - mean) * scale);
     }
-    standardize(x + l * options.num_samples, options.crop, static_cast<float>(mean),
-                static_cast<float>(scale), missing, out + l * options.crop);
+    convert_samples(x + l * options.num_samples, options.crop, missing, out + l * options.crop,
+                    convert);
   }
 }
 

@@ -7,38 +7,101 @@ any world size whose ``world_size * batch_size`` is the same.
 
 from __future__ import annotations
 
-import queue
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from esi_fast.data.augment import sample_sentences
+from esi_fast.data.augment_signal import crop_starts
+from esi_fast.data.order import Buckets, Order, Shuffle
 
 if TYPE_CHECKING:
-    from esi_fast.data.shard_set import ShardSet
-
-Tokenize = Callable[[list[str]], Mapping[str, torch.Tensor]]
+    from esi_fast.data.shard_set import NanPolicy, Normalize, ShardSet
+    from esi_fast.data.tokens import CaptionTokens
 
 # Batches made ahead of the consumer.
 PREFETCH_BATCHES = 4
+# Other records that are tried in place of a damaged one.
+_SUBSTITUTES = 16
+
+_MOST_BUFFERS = 2 * PREFETCH_BATCHES
+
+Batch = dict[str, torch.Tensor]
 
 
 class LoaderState(TypedDict):
     """Where the next batch begins: ``samples`` are those consumed in ``epoch``, by all ranks.
 
-    ``seed``, ``data`` (the shard set's digest) and ``sentence_sampling`` say of which batches.
+    ``seed``, ``data`` (the shard set's digest), ``order`` and ``sentence_sampling`` say of which
+    batches.
     """
 
     seed: int
     epoch: int
     samples: int
     data: str
+    order: str
     sentence_sampling: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderOptions:
+    """What batches are made of, and in which order.
+
+    Attributes:
+        seed: of the order and of all that is drawn, not negative.
+        shuffle: ``"full"``, a new permutation each epoch; ``"block"``, of the shards and within
+            each ``window_shards`` of them, for disks on which seeking is slow; ``"none"``.
+        window_shards: shards whose rows are mixed, of ``"block"``.
+        pool_batches: with captions, sort this many global batches by length before they are cut, so
+            that texts are padded less; 0 does not.
+        drop_last: leave out the rows that do not fill a global batch; False spreads them over the
+            ranks as evenly as possible.
+        sentence_sampling: share of the contrastive texts that are cut to some sentences of the
+            caption (see :func:`esi_fast.data.augment.draw_sentences`).
+        normalize, nan_policy: as in :meth:`esi_fast.data.shard_set.ShardSet.read_batch`.
+        crop: samples that are taken of each record, at a place drawn anew each epoch; 0 takes all.
+        on_error: ``"raise"`` stops at a damaged sample; ``"skip"`` puts another record in its place
+            and counts it.
+        threads: that make batches.
+        pin_memory: whether ``ecg`` is in pinned memory, for copies to a GPU that do not wait.
+    """
+
+    seed: int = 0
+    shuffle: Shuffle = "full"
+    window_shards: int = 8
+    pool_batches: int = 0
+    drop_last: bool = True
+    sentence_sampling: float = 0.0
+    normalize: Normalize = "mv"
+    nan_policy: NanPolicy = "nan"
+    crop: int = 0
+    on_error: Literal["raise", "skip"] = "raise"
+    threads: int = 2
+    pin_memory: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ValueError: a value is out of range; it is named.
+        """
+        if self.seed < 0 or self.threads < 1 or self.crop < 0 or self.pool_batches < 0:
+            raise ValueError(
+                f"seed {self.seed}, crop {self.crop} and pool_batches {self.pool_batches} must not "
+                f"be negative, threads {self.threads} positive"
+            )
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {self.on_error!r}, it must be 'raise' or 'skip'")
 
 
 class Loader:
@@ -46,76 +109,73 @@ class Loader:
 
     With n rows and ``G = world_size * batch_size``, global batch g of an epoch is rows ``[g * G,
     (g + 1) * G)`` of its order, and rank r has the r-th run of ``batch_size`` of them. A batch is a
-    dict of ``ecg`` (B, 12, T) float32 in mV with NaN where missing, ``concept_key`` and ``row``
-    (B,) int64, and with ``tokenize`` also ``input_ids`` and ``attention_mask`` (B, N) int64 of the
-    caption, and ``text_ids`` and ``text_mask`` of the text for the contrastive loss.
+    dict of ``ecg`` (B, leads, T) float32, by default in mV with NaN where missing, ``concept_key``
+    and ``row`` (B,) int64, and with ``tokens`` also ``input_ids`` and ``attention_mask`` (B, N)
+    int64 of the caption, and ``text_ids`` and ``text_mask`` of the text for the contrastive loss.
 
-    A thread makes batches ahead. What it raises is raised here, at the batch that it concerns.
+    Threads make batches ahead: signals are read and checked by the core, which needs no GIL. What
+    they raise is raised here, at the batch that it concerns.
 
     Attributes:
         wait_s: seconds that the consumer has waited for batches so far.
+        skipped: damaged samples that were met (``on_error="skip"``): key -> what is wrong.
     """
 
     def __init__(
         self,
         shard_set: ShardSet,
-        tokenize: Tokenize | None,
+        tokens: CaptionTokens | None,
         batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        sentence_sampling: float = 0.0,
+        options: LoaderOptions = LoaderOptions(),
     ) -> None:
         """Prepare to load; nothing is read before the first ``iter()``.
 
         Args:
             shard_set: the samples.
-            tokenize: captions to ``input_ids`` and ``attention_mask``; None loads no captions.
+            tokens: of its captions; None loads no captions.
             batch_size: samples a batch of this rank.
             rank: this process, from 0.
             world_size: number of processes.
-            seed: of the order, not negative.
-            shuffle: a new permutation each epoch; False keeps the rows' own order.
-            drop_last: leave out the rows that do not fill a global batch; False spreads them over
-                the ranks as evenly as possible.
-            sentence_sampling: share of the contrastive texts that are cut to some sentences of the
-                caption (see :func:`esi_fast.data.augment.sample_sentences`).
+            options: what batches are made of.
 
         Raises:
-            ValueError: a number is out of range, a sample has no caption though ``tokenize`` is
-                given, or the rows are too few for one batch on every rank.
+            ValueError: a number is out of range, or the rows are too few for one batch on every
+                rank.
         """
-        if batch_size < 1 or not 0 <= rank < world_size or seed < 0:
+        if batch_size < 1 or not 0 <= rank < world_size:
             raise ValueError(
-                f"batch_size {batch_size} must be positive, rank {rank} in 0..{world_size - 1} and "
-                f"seed {seed} not negative"
+                f"batch_size {batch_size} must be positive and rank {rank} in 0..{world_size - 1}"
             )
-        self._shard_set, self._tokenize = shard_set, tokenize
-        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
-        self._shuffle, self._drop_last = shuffle, drop_last
-        self._sentence_sampling = sentence_sampling
+        self._shard_set, self._tokens, self._options = shard_set, tokens, options
+        self._rank, self._world_size = rank, world_size
         self._global_size = batch_size * world_size
-        self._seed, self._epoch, self._samples = seed, 0, 0
+        self._epoch, self._samples = 0, 0
         self.wait_s = 0.0
+        self.skipped: dict[str, str] = {}
         rest = len(shard_set) % self._global_size
-        if drop_last and len(shard_set) < self._global_size:
+        if options.drop_last and len(shard_set) < self._global_size:
             raise ValueError(
                 f"{len(shard_set)} records do not fill one batch of {batch_size} on each of "
                 f"{world_size} ranks: lower batch_size"
             )
-        if not drop_last and 0 < rest < world_size:
+        if not options.drop_last and 0 < rest < world_size:
             raise ValueError(
                 f"the last {rest} of {len(shard_set)} records are too few for {world_size} ranks: "
                 "set drop_last or change batch_size"
             )
-        if tokenize is not None and len(bare := shard_set.rows_without_caption()):
+        if options.crop > shard_set.num_samples:
             raise ValueError(
-                f"{len(bare)} of {len(shard_set)} records have no caption, the first is "
-                f"{shard_set.key(int(bare[0]))}: bake captions in with tools/shard --cqa, or give "
-                "an overlay (data.captions)"
+                f"crop is {options.crop} samples, the records have {shard_set.num_samples}"
             )
+        buckets = None
+        if tokens is not None and options.pool_batches:
+            buckets = Buckets(tokens.lengths, options.pool_batches)
+        self._order = Order(
+            shard_set.shard_of_row, options.seed, options.shuffle, options.window_shards, buckets
+        )
+        self._buffers = _Buffers(options.pin_memory)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -124,25 +184,27 @@ class Loader:
     def state_dict(self) -> LoaderState:
         """Where the next batch begins; batches made ahead but not yet handed out do not count."""
         return {
-            "seed": self._seed,
+            "seed": self._options.seed,
             "epoch": self._epoch,
             "samples": self._samples,
             "data": self._shard_set.digest,
-            "sentence_sampling": self._sentence_sampling,
+            "order": self._order.describe(self._global_size),
+            "sentence_sampling": self._options.sentence_sampling,
         }
 
     def load_state_dict(self, state: LoaderState) -> None:
         """Continue where `state_dict` was taken, at this or another world size.
 
         Raises:
-            ValueError: the state is of a loader over other data, or of another seed or sentence
-                sampling; what differs is named with both values.
+            ValueError: the state is of a loader over other data, or of another seed, order or
+                sentence sampling; what differs is named with both values.
         """
         if set(state) != set(LoaderState.__annotations__):
             raise ValueError(f"{state} is no loader state")
         own = self.state_dict()
         for what, before, now in (
             ("seed", state["seed"], own["seed"]),
+            ("order", state["order"], own["order"]),
             ("sentence_sampling", state["sentence_sampling"], own["sentence_sampling"]),
             (
                 "data (the shards and their order, the split, or the caption overlay)",
@@ -164,96 +226,126 @@ class Loader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """All rows in the order of an epoch: a pure function of seed and epoch."""
-        if not self._shuffle:
-            return np.arange(len(self._shard_set))
-        # NumPy keeps raw bit streams stable between versions, which it does not promise of
-        # Generator.permutation; a resumed run must see the order with which it began.
-        bits = np.random.PCG64(np.random.SeedSequence([self._seed, epoch]))
-        return np.argsort(bits.random_raw(len(self._shard_set)), kind="stable")
+        return self._order.rows(epoch, self._global_size)
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         starts = self._starts(self._samples)
         if not starts:  # saved at another global batch size, with less than one of ours left
             self._epoch, self._samples = self._epoch + 1, 0
             starts = self._starts(0)
-        batches: queue.Queue[dict[str, torch.Tensor] | BaseException] = queue.Queue(
-            PREFETCH_BATCHES
-        )
-        stop = threading.Event()
-        thread = threading.Thread(
-            target=self._produce,
-            args=(self._epoch, starts, batches, stop),
-            name="esi_fast loader",
-            daemon=True,
-        )
-        thread.start()
+        epoch, order = self._epoch, self.order(self._epoch)
+        ahead: deque[Future[tuple[Batch, dict[str, str]]]] = deque()
+        to_submit = iter(starts)
+        pool = ThreadPoolExecutor(self._options.threads, "esi_fast loader")
         try:
             for start in starts:
+                for later in islice(to_submit, PREFETCH_BATCHES + 1 - len(ahead)):
+                    ahead.append(pool.submit(self._batch, order, later, epoch))
                 asked = time.perf_counter()
-                batch = batches.get()
+                batch, skipped = ahead.popleft().result()
                 self.wait_s += time.perf_counter() - asked
-                if isinstance(batch, BaseException):
-                    raise batch
+                self.skipped |= skipped
                 self._samples = start + self._global_size
                 if start == starts[-1]:
                     self._epoch, self._samples = self._epoch + 1, 0
                 yield batch
         finally:
-            stop.set()
-            thread.join()
+            pool.shutdown(cancel_futures=True)
 
     def _starts(self, first: int) -> range:
         """Positions in the order at which the global batches from ``first`` on begin."""
         num_rows = len(self._shard_set)
-        last = num_rows - self._global_size if self._drop_last else num_rows - 1
+        last = num_rows - self._global_size if self._options.drop_last else num_rows - 1
         return range(first, last + 1, self._global_size)
 
-    def _produce(
-        self,
-        epoch: int,
-        starts: range,
-        batches: queue.Queue[dict[str, torch.Tensor] | BaseException],
-        stop: threading.Event,
-    ) -> None:
-        order = self.order(epoch)
-        for start in starts:
-            made: dict[str, torch.Tensor] | BaseException
-            try:
-                made = self._batch(order[start : start + self._global_size], epoch)
-            except BaseException as error:
-                made = error
-            while not stop.is_set():
-                try:
-                    batches.put(made, timeout=0.05)
-                    break
-                except queue.Full:
-                    continue
-            if stop.is_set() or isinstance(made, BaseException):
-                return
-
-    def _batch(self, global_rows: NDArray[np.int64], epoch: int) -> dict[str, torch.Tensor]:
-        rows = np.array_split(global_rows, self._world_size)[self._rank]
+    def _batch(
+        self, order: NDArray[np.int64], start: int, epoch: int
+    ) -> tuple[Batch, dict[str, str]]:
+        """The global batch that begins at ``start``, as far as it is this rank's."""
+        of_ranks = np.array_split(order[start : start + self._global_size], self._world_size)
+        rows = of_ranks[self._rank].copy()
+        begin = start + sum(map(len, of_ranks[: self._rank]))
+        length = self._options.crop or self._shard_set.num_samples
+        ecg = self._buffers.take((len(rows), len(self._shard_set.leads), length))
+        errors = self._read(rows, ecg.numpy(), epoch)
+        skipped = {self._shard_set.key(int(rows[at])): what for at, what in errors.items()}
+        for position, what in errors.items():
+            if self._options.on_error == "raise":
+                raise ValueError(what)
+            self._substitute(order, begin + position, rows, ecg.numpy(), position, epoch)
         batch = {
-            "ecg": torch.from_numpy(self._shard_set.read_ecg(rows)),
+            "ecg": ecg,
             "concept_key": torch.from_numpy(self._shard_set.concept_keys[rows]),
             "row": torch.from_numpy(rows),
         }
-        if self._tokenize is not None:
-            captions = [self._shard_set.read_caption(int(row)) or "" for row in rows]
-            tokens = self._tokenize(captions)
-            batch |= {name: tokens[name] for name in ("input_ids", "attention_mask")}
-            if self._sentence_sampling > 0:
-                tokens = self._tokenize(
-                    [
-                        sample_sentences(
-                            caption,
-                            seed=self._seed,
-                            epoch=epoch,
-                            row=int(row),
-                            share=self._sentence_sampling,
-                        )
-                        for caption, row in zip(captions, rows, strict=True)
-                    ]
-                )
-            batch |= {"text_ids": tokens["input_ids"], "text_mask": tokens["attention_mask"]}
-        return batch
+        if self._tokens is not None:
+            batch |= self._tokens.batch(
+                rows,
+                seed=self._options.seed,
+                epoch=epoch,
+                share=self._options.sentence_sampling,
+            )
+        return batch, skipped
+
+    def _read(
+        self, rows: NDArray[np.int64], out: NDArray[np.float32], epoch: int
+    ) -> dict[int, str]:
+        starts = None
+        if self._options.crop:
+            starts = crop_starts(
+                rows, self._shard_set.num_samples, self._options.crop,
+                seed=self._options.seed, epoch=epoch,
+            )  # fmt: skip
+        return self._shard_set.read_batch(
+            rows,
+            out,
+            starts=starts,
+            normalize=self._options.normalize,
+            nan_policy=self._options.nan_policy,
+        )
+
+    def _substitute(
+        self,
+        order: NDArray[np.int64],
+        place: int,
+        rows: NDArray[np.int64],
+        out: NDArray[np.float32],
+        position: int,
+        epoch: int,
+    ) -> None:
+        """Put the record half an epoch away in the place of a damaged one, or one that follows."""
+        for step in range(_SUBSTITUTES):
+            row = order[(place + len(order) // 2 + step) % len(order)]
+            rows[position] = row
+            if not self._read(rows[position : position + 1], out[position : position + 1], epoch):
+                return
+        raise ValueError(
+            f"{_SUBSTITUTES} records in a row are damaged, the last is "
+            f"{self._shard_set.key(int(row))}: run tools/shard verify on the shards"
+        )
+
+
+class _Buffers:
+    """Memory for signals, used again once nobody refers to it: fresh pages cost more than reading.
+
+    Pinned memory is PyTorch's to reuse, which knows when copies from it have ended.
+    """
+
+    def __init__(self, pin_memory: bool) -> None:
+        self._pin_memory = pin_memory
+        self._arrays: list[NDArray[np.float32]] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """A float32 tensor of unknown content."""
+        if self._pin_memory:
+            return torch.empty(shape, dtype=torch.float32, pin_memory=True)
+        unused = 3  # references: the list's, the loop's and getrefcount's own
+        with self._lock:
+            for array in self._arrays:
+                if array.shape == shape and sys.getrefcount(array) == unused:
+                    return torch.from_numpy(array)
+            array = np.empty(shape, np.float32)
+            if len(self._arrays) < _MOST_BUFFERS:  # a consumer that keeps batches keeps their own
+                self._arrays.append(array)
+            return torch.from_numpy(array)

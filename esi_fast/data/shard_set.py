@@ -45,12 +45,14 @@ class ShardSet:
         num_samples: samples per lead, T.
         leads: names of a signal's rows.
         concept_keys: (len,) int64; equal numbers mean equal findings.
+        shard_of_row: (len,) int64, number of the shard that each row is in, ascending.
     """
 
     fs: float
     num_samples: int
     leads: tuple[str, ...]
     concept_keys: NDArray[np.int64]
+    shard_of_row: NDArray[np.int64]
 
     def __init__(
         self,
@@ -101,7 +103,7 @@ class ShardSet:
             raise ValueError(f"no {split} records in {_names(self._dirs)}")
         widest = index_dtype(max(index.dtype["key"].itemsize for index in indices))
         self._rows = np.concatenate([index.astype(widest) for index in indices])
-        self._shard_of_row = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
+        self.shard_of_row = np.repeat(np.arange(len(indices)), [len(index) for index in indices])
         self.concept_keys = self._rows["concept_key"].astype(np.int64)
         self._keys: list[str] | None = None
         self._open_files: OrderedDict[int, _OpenFile] = OrderedDict()
@@ -188,7 +190,7 @@ class ShardSet:
             ValueError: ``out``, ``starts`` or a name does not fit.
         """
         chosen = self._rows[np.asarray(rows, np.int64)]
-        shards = self._shard_of_row[np.asarray(rows, np.int64)]
+        shards = self.shard_of_row[np.asarray(rows, np.int64)]
         begins = chosen["ecg_offset"] - BLOCK
         files: dict[int, _OpenFile] = {}  # kept alive while they are read
         unreadable: dict[int, str] = {}
@@ -251,7 +253,7 @@ class ShardSet:
             int(self._rows[f"{field}_offset"][row]),
             int(self._rows[f"{field}_size"][row]),
         )
-        file = self._file(int(self._shard_of_row[row]))
+        file = self._file(int(self.shard_of_row[row]))
         content = os.pread(file.descriptor, size, offset)
         if len(content) != size:
             raise ValueError(self._damage(row, offset, f"has a .{field} that is cut off"))
@@ -268,7 +270,7 @@ class ShardSet:
             return self._open_files[shard]
 
     def _damage(self, row: int, offset: int, what: str) -> str:
-        path = self._paths[int(self._shard_of_row[row])]
+        path = self._paths[int(self.shard_of_row[row])]
         return (
             f"{path}: sample {self.key(row)} at byte {offset} {what}: "
             f"run tools/shard verify {path.parent}"

@@ -41,10 +41,10 @@ class RecordBatch:
         signal: ``(n, 12, T)``, leads in the standard order; float32 millivolt with NaN where
             missing, or int16 microvolt with -32768 where missing.
         status: per record ``"ok"``, ``"joined: several segments"``,
-            ``"read through wfdb: <reason>"``, ``"lacks lead(s) V1, V2"``, or why it could not be read: missing, truncated,
-            checksum (or first sample), format, leads, units, non-finite (a gain that gives no
-            finite voltages), unsupported, io, or rate (its sampling rate differs from the batch's
-            and no ``fs`` was asked for).
+            ``"read through wfdb: <reason>"``, ``"lacks lead(s) V1, V2"``, or why it could not be
+            read: missing, truncated, checksum (or first sample), format, leads, units, non-finite
+            (a gain that gives no finite voltages), unsupported, io, or rate (its sampling rate
+            differs from the batch's and no ``fs`` was asked for).
         errors: per record one line that says what is wrong; ``""`` for a record that was read.
         fs: sampling rate, Hz; NaN if none was asked for and no record could be read.
         clipped: ``(n,)`` bool, the record holds voltages beyond the int16 range.

@@ -1,0 +1,218 @@
+"""The captions of a shard set as token ids: tokenized once, kept in a file, cut to batches.
+
+Captions are composed of sentences, and few of those are distinct. So each distinct sentence is
+tokenized once, and a caption is a list of sentences; some sentences of one are a shorter list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from array import array
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from esi_fast.data.augment import draw_sentences, sentences_of
+
+if TYPE_CHECKING:
+    from esi_fast.data.shard_set import ShardSet
+
+_VERSION = 1
+_CHUNK = 4096  # sentences tokenized at once
+_NUM_PROVED = 512  # captions on which it is proved that sentences can be tokenized one by one
+
+
+class Tokenizer(Protocol):
+    """What is used of a fast tokenizer of Hugging Face transformers."""
+
+    cls_token_id: int
+    sep_token_id: int
+    pad_token_id: int
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool) -> Any:
+        """A mapping whose ``input_ids`` is a list of ids for each text."""
+        ...
+
+
+class CaptionTokens:
+    """Token ids of the captions of a shard set.
+
+    Attributes:
+        lengths: (rows,) int32, tokens of each caption, [CLS] and [SEP] included, cut to
+            ``max_tokens``.
+        path: the file that keeps them; None if there is none.
+    """
+
+    lengths: NDArray[np.int32]
+    path: Path | None
+
+    def __init__(
+        self,
+        shard_set: ShardSet,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        *,
+        folder: Path | None = None,
+        progress: Callable[[int], object] = lambda num_captions: None,
+    ) -> None:
+        """Read the tokens of these captions from their file, or tokenize and keep them.
+
+        Args:
+            shard_set: whose captions.
+            tokenizer: a fast tokenizer with [CLS], [SEP] and [PAD].
+            max_tokens: longer captions are cut to this many, [SEP] at the end.
+            folder: where the file is kept, named by what it depends on; None keeps none.
+            progress: called with the number of captions just read.
+
+        Raises:
+            ValueError: a record has no caption, the tokenizer does not treat sentences one by one,
+                or ``max_tokens`` leaves no room for text.
+            OSError: the file cannot be written.
+        """
+        if max_tokens < 3:
+            raise ValueError(f"max_tokens is {max_tokens}, it must be 3 or more")
+        if len(bare := shard_set.rows_without_caption()):
+            raise ValueError(
+                f"{len(bare)} of {len(shard_set)} records have no caption, the first is "
+                f"{shard_set.key(int(bare[0]))}: bake captions in with tools/shard --cqa, or give "
+                "an overlay (data.captions)"
+            )
+        self._max_tokens = max_tokens
+        self._special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        self.path = None
+        if folder is not None:
+            name = hashlib.sha256(
+                f"{_VERSION} {shard_set.digest} {_identity(tokenizer)}".encode()
+            ).hexdigest()[:16]
+            self.path = folder / f"tokens-{name}.npz"
+        if self.path is None or not self._load(self.path, len(shard_set)):
+            self._tokenize(shard_set, tokenizer, progress)
+            if self.path is not None:
+                self._save(self.path)
+        sentence_lengths = np.diff(self._sentence_ends, prepend=0)
+        of_captions = np.concatenate([[0], np.cumsum(sentence_lengths[self._sentences])])
+        ends = np.concatenate([[0], self._caption_ends])
+        lengths = of_captions[ends[1:]] - of_captions[ends[:-1]] + 2
+        self.lengths = np.minimum(lengths, max_tokens).astype(np.int32)
+
+    def batch(
+        self, rows: Sequence[int] | NDArray[np.int64], *, seed: int, epoch: int, share: float
+    ) -> dict[str, torch.Tensor]:
+        """Captions, and the texts for the contrastive loss.
+
+        Args:
+            rows: (B,) of the shard set.
+            seed, epoch, share: of `esi_fast.data.augment.draw_sentences`.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` (B, N) int64 of the captions, ``text_ids`` and
+            ``text_mask`` (B, M) of some sentences of each; the same two if ``share`` is 0.
+        """
+        every = [self._sentences_of(int(row)) for row in rows]
+        ids, mask = self._padded(every)
+        batch = {"input_ids": ids, "attention_mask": mask, "text_ids": ids, "text_mask": mask}
+        if share > 0:
+            some = []
+            for row, sentences in zip(rows, every, strict=True):
+                kept = draw_sentences(
+                    len(sentences), seed=seed, epoch=epoch, row=int(row), share=share
+                )
+                some.append(sentences if kept is None else sentences[kept])
+            batch["text_ids"], batch["text_mask"] = self._padded(some)
+        return batch
+
+    def _sentences_of(self, row: int) -> NDArray[np.int32]:
+        begin = int(self._caption_ends[row - 1]) if row else 0
+        return self._sentences[begin : int(self._caption_ends[row])]
+
+    def _padded(self, texts: list[NDArray[np.int32]]) -> tuple[torch.Tensor, torch.Tensor]:
+        first, last, padding = self._special
+        rows = []
+        for sentences in texts:
+            pieces = [self._ids[self._begin(s) : self._sentence_ends[s]] for s in sentences]
+            rows.append(np.concatenate(pieces)[: self._max_tokens - 2])
+        lengths = np.array([len(row) + 2 for row in rows])
+        ids = np.full((len(rows), int(lengths.max())), padding, np.int64)
+        for number, row in enumerate(rows):
+            ids[number, 0] = first
+            ids[number, 1 : len(row) + 1] = row
+            ids[number, len(row) + 1] = last
+        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+    def _begin(self, sentence: int) -> int:
+        return int(self._sentence_ends[sentence - 1]) if sentence else 0
+
+    def _tokenize(
+        self, shard_set: ShardSet, tokenizer: Tokenizer, progress: Callable[[int], object]
+    ) -> None:
+        number_of: dict[str, int] = {}
+        numbers, counts = array("i"), array("i")  # as lists, 800,000 captions would take 300 MB
+        proved = set(np.linspace(0, len(shard_set) - 1, _NUM_PROVED).astype(int).tolist())
+        for row in range(len(shard_set)):
+            caption = shard_set.read_caption(row) or ""
+            sentences = sentences_of(caption)
+            if row in proved:
+                _prove(tokenizer, caption, sentences)
+            numbers.extend(number_of.setdefault(one, len(number_of)) for one in sentences)
+            counts.append(len(sentences))
+            progress(1)
+        distinct = list(number_of)
+        ids: list[NDArray[np.int32]] = []
+        for start in range(0, len(distinct), _CHUNK):
+            found = tokenizer(distinct[start : start + _CHUNK], add_special_tokens=False)
+            ids += [np.array(one, np.int32) for one in found["input_ids"]]
+        self._sentences = np.array(numbers, np.int32)
+        self._caption_ends = np.cumsum(counts, dtype=np.int64)
+        self._ids = np.concatenate(ids)
+        self._sentence_ends = np.cumsum([len(one) for one in ids], dtype=np.int64)
+
+    def _save(self, path: Path) -> None:
+        """Write the file, whole or not at all; ranks may do so at the same time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                sentences=self._sentences,
+                caption_ends=self._caption_ends,
+                ids=self._ids,
+                sentence_ends=self._sentence_ends,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def _load(self, path: Path, num_rows: int) -> bool:
+        """Whether the file is there and whole; each array in it has a checksum."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                self._sentences, self._caption_ends = file["sentences"], file["caption_ends"]
+                self._ids, self._sentence_ends = file["ids"], file["sentence_ends"]
+        except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            return False
+        return len(self._caption_ends) == num_rows
+
+
+def _identity(tokenizer: Any) -> str:
+    """What decides on the ids that a tokenizer gives."""
+    said = json.loads(tokenizer.backend_tokenizer.to_str())
+    for state in ("padding", "truncation"):  # of the last call
+        said.pop(state, None)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _prove(tokenizer: Tokenizer, caption: str, sentences: list[str]) -> None:
+    found = tokenizer([caption, *sentences], add_special_tokens=False)["input_ids"]
+    if found[0] != [token for one in found[1:] for token in one]:
+        raise ValueError(
+            f"the tokenizer reads {caption[:60]!r}... otherwise than its sentences one by one, as "
+            "BERT's does not: it cannot be used here"
+        )
