@@ -1,30 +1,39 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, contents, make_tree, signal_of
+from loader_fakes import (
+    NUM_RECORDS,
+    ONE_SPLIT,
+    ByteTokenizer,
+    bare_text,
+    copy_of,
+    flat,
+    loader_of,
+    rows_of,
+    text_of,
+)
+from shard_tree import Tree, build, make_tree, signal_of
 
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data import loader as loader_module
 from esi_fast.data.augment import sample_sentences
 from esi_fast.data.loader import PREFETCH_BATCHES, Loader, LoaderState
 from esi_fast.data.shard_set import ShardSet
-
-ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
-NUM_RECORDS = 24
-T = TypeVar("T")
+from esi_fast.data.tokens import CaptionTokens
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +61,9 @@ def shard_set(built: Path) -> ShardSet:
     return ShardSet([built])
 
 
-def tokenize(captions: list[str]) -> dict[str, torch.Tensor]:
-    """One token a byte, zero-padded."""
-    longest = max(len(caption.encode()) for caption in captions)
-    ids = torch.zeros(len(captions), longest, dtype=torch.int64)
-    for row, caption in enumerate(captions):
-        ids[row, : len(caption.encode())] = torch.tensor(list(caption.encode()))
-    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
-
-
-def copy_of(folder: Path, to: Path) -> Path:
-    to.mkdir()
-    for name, content in contents(folder).items():
-        (to / name).write_bytes(content)
-    return to
+@pytest.fixture(scope="module")
+def tokens(shard_set: ShardSet) -> CaptionTokens:
+    return CaptionTokens(shard_set, ByteTokenizer(), 2000)
 
 
 def state_at(loader: Loader, samples: int) -> LoaderState:
@@ -74,191 +72,23 @@ def state_at(loader: Loader, samples: int) -> LoaderState:
     return state
 
 
-def rows_of(loader: Loader, num_batches: int | None = None) -> list[list[int]]:
-    return [batch["row"].tolist() for batch in itertools.islice(loader, num_batches)]
-
-
-def flat(lists: Iterable[list[T]]) -> list[T]:
-    return list(itertools.chain.from_iterable(lists))
-
-
 def global_batches(
     shard_set: ShardSet, world_size: int, num_batches: int | None = None, **options: object
 ) -> list[list[int]]:
     """What all ranks together see, each batch in the order of the ranks."""
     ranks = [
-        rows_of(Loader(shard_set, None, 6 // world_size, rank, world_size, **options), num_batches)
+        rows_of(loader_of(shard_set, 6 // world_size, rank, world_size, **options), num_batches)
         for rank in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1
     return [flat(batches) for batches in zip(*ranks, strict=True)]
 
 
-# --------------------------------------------------------------------------------- random access
-
-
-def test_reading_by_row(shard_set: ShardSet, tree: Tree) -> None:
-    assert len(shard_set) == NUM_RECORDS
-    assert shard_set.fs == 500.0
-    assert shard_set.num_samples == NUM_SAMPLES
-    assert shard_set.keys == [entry.key for entry in tree.entries]
-    rows = [17, 3, 3, 20]
-    signal = shard_set.read_ecg(rows)
-    assert signal.dtype == np.float32
-    expected = np.stack([signal_of(row) / 200 for row in rows]).astype(np.float32)
-    np.testing.assert_array_equal(signal, expected)
-    assert shard_set.read_ecg([]).shape == (0, 12, NUM_SAMPLES)
-    for row in rows:
-        assert shard_set.key(row) == f"k{row:03d}"
-        meta = shard_set.read_meta(row)
-        assert meta["study_id"] == f"s{row}"
-        assert shard_set.concept_keys[row] == int(meta["concept_key"][:15], 16)
-        assert f"{60 + row}" in str(shard_set.read_caption(row))
-
-
-def test_missing_samples_become_nan(tmp_path: Path) -> None:
-    from shard_tree import entry_of, write_record
-
-    digital = signal_of(0)
-    digital[2, 10:20] = -32768
-    digital[5, 3] = 32000
-    write_record(tmp_path / "rec", digital)
-    build(Tree(tmp_path, [entry_of(tmp_path / "rec", 0)]), tmp_path / "out", **ONE_SPLIT)
-    signal = ShardSet(tmp_path / "out").read_ecg([0])[0]
-    assert np.isnan(signal[2, 10:20]).all()
-    assert np.isnan(signal).sum() == 10
-    assert signal[5, 3] == np.float32(32.767)
-
-
-def test_several_folders_follow_each_other(built: Path, bare: Path, tmp_path: Path) -> None:
-    both = ShardSet([bare, built])
-    assert len(both) == 2 * NUM_RECORDS
-    np.testing.assert_array_equal(both.read_ecg([5]), both.read_ecg([5 + NUM_RECORDS]))
-    assert both.read_caption(5) is None
-    assert both.read_caption(5 + NUM_RECORDS) is not None
-    with pytest.raises(ValueError, match="each once"):
-        ShardSet([built, built])
-
-
-def test_folders_that_do_not_fit_together(tree: Tree, built: Path, tmp_path: Path) -> None:
-    for name, value in (("fs", 250.0), ("duration", 1.0)):
-        out = tmp_path / name
-        build(tree, out, **(ONE_SPLIT | {name: value}))
-        with pytest.raises(ValueError, match=f"{out} has .* must agree"):
-            ShardSet([built, out])
-
-
-def test_splits(tree: Tree, tmp_path: Path, built: Path) -> None:
-    build(tree, tmp_path / "out", **SETTINGS)
-    sets = {
-        split: set(ShardSet(tmp_path / "out", split).keys) for split in ("train", "val", "test")
-    }
-    assert sum(map(len, sets.values())) == NUM_RECORDS
-    assert set.union(*sets.values()) == set(ShardSet(tmp_path / "out", "all").keys)
-    with pytest.raises(ValueError, match="no val records"):
-        ShardSet(built, "val")
-    with pytest.raises(ValueError, match="'dev'"):
-        ShardSet(built, "dev")
-
-
-def test_unfinished_and_absent_folders(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        ShardSet(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="--resume"):
-        ShardSet(tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["absent", "other"])
-def test_an_index_that_is_lost_is_made_again(
-    built: Path, shard_set: ShardSet, tmp_path: Path, damage: str
-) -> None:
-    out = copy_of(built, tmp_path / "out")
-    path = out / "train-000001.idx.npy"
-    if damage == "absent":
-        path.unlink()
-    else:
-        path.write_bytes((out / "train-000000.idx.npy").read_bytes())
-    with pytest.warns(UserWarning, match=r"train-000001\.idx\.npy is absent or damaged"):
-        again = ShardSet(out)
-    assert again.keys == shard_set.keys
-    np.testing.assert_array_equal(again.concept_keys, shard_set.concept_keys)
-    np.testing.assert_array_equal(again.read_ecg([7]), shard_set.read_ecg([7]))
-    assert again.read_caption(7) == shard_set.read_caption(7)
-    assert again.read_meta(7) == shard_set.read_meta(7)
-
-
-def test_a_lost_or_cut_shard_is_refused(built: Path, tmp_path: Path) -> None:
-    out = copy_of(built, tmp_path / "out")
-    path = out / "train-000002.tar"
-    path.write_bytes(path.read_bytes()[:-512])
-    with pytest.raises(ValueError, match=r"train-000002\.tar has \d+ bytes"):
-        ShardSet(out)
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"train-000002\.tar is missing"):
-        ShardSet(out)
-
-
-def test_few_files_stay_open(
-    built: Path, shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("esi_fast.data.shard_set.MAX_OPEN_SHARDS", 2)
-    few = ShardSet(built)
-    rows = [0, 23, 10, 1, 15, 22]
-    np.testing.assert_array_equal(few.read_ecg(rows), shard_set.read_ecg(rows))
-    assert len(few._open_files) == 2
-    few.close()
-    assert not few._open_files
-    np.testing.assert_array_equal(few.read_ecg([4]), shard_set.read_ecg([4]))
-
-
-# -------------------------------------------------------------------------------------- captions
-
-
-def test_overlay(built: Path, bare: Path, tmp_path: Path) -> None:
-    overlay = tmp_path / "captions.jsonl"
-    lines = [{"key": "k003", "caption": "neu"}, {"key": "of-another-split", "caption": "x"}]
-    overlay.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    over_baked = ShardSet(built, captions=overlay)
-    assert over_baked.read_caption(3) == "neu"
-    assert over_baked.read_caption(4) == ShardSet(built).read_caption(4)
-    assert len(over_baked.rows_without_caption()) == 0
-    over_bare = ShardSet(bare, captions=overlay)
-    assert over_bare.read_caption(3) == "neu"
-    assert over_bare.read_caption(4) is None
-    assert over_bare.rows_without_caption().tolist() == [r for r in range(NUM_RECORDS) if r != 3]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"key": "k001", "caption": "a"}\n{"key": "k001"}\n', "line 2"),
-        ("k001,caption\n", "line 1"),
-        ('{"key": "k001", "caption": "a"}\n{"key": "k001", "caption": "b"}\n', "occurs twice"),
-        ('{"key": "elsewhere", "caption": "a"}\n', "no caption for any"),
-    ],
-)
-def test_a_wrong_overlay_is_refused(built: Path, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "captions.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        ShardSet(built, captions=tmp_path / "captions.jsonl")
-
-
-def test_a_sample_without_caption_is_named(bare: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="24 of 24 records have no caption, the first is k000"):
-        Loader(ShardSet(bare), tokenize, 4)
-    overlay = tmp_path / "captions.jsonl"
-    overlay.write_text(
-        "".join(f'{{"key": "k{row:03d}", "caption": "c"}}\n' for row in range(24) if row != 9)
-    )
-    with pytest.raises(ValueError, match=r"1 of 24 .* k009"):
-        Loader(ShardSet(bare, captions=overlay), tokenize, 4)
-
-
 # --------------------------------------------------------------------------------------- batches
 
 
-def test_a_batch(shard_set: ShardSet) -> None:
-    batch = next(iter(Loader(shard_set, tokenize, 4, seed=3)))
+def test_a_batch(shard_set: ShardSet, tokens: CaptionTokens) -> None:
+    batch = next(iter(loader_of(shard_set, 4, seed=3, tokens=tokens)))
     rows = batch["row"].tolist()
     assert {name: (value.dtype, value.shape[0]) for name, value in batch.items()} == {
         "ecg": (torch.float32, 4),
@@ -273,29 +103,30 @@ def test_a_batch(shard_set: ShardSet) -> None:
     for position, row in enumerate(rows):
         expected = torch.from_numpy((signal_of(row) / 200).astype(np.float32))
         assert torch.equal(batch["ecg"][position], expected)
-        mask = batch["attention_mask"][position].bool()
-        ids = batch["input_ids"][position][mask]
-        assert bytes(ids.tolist()).decode() == shard_set.read_caption(row)
+        text = text_of(batch["input_ids"][position], batch["attention_mask"][position])
+        assert text == bare_text(shard_set.read_caption(row) or "")
         concept_key = shard_set.read_meta(row)["concept_key"]
         assert batch["concept_key"][position] == int(concept_key[:15], 16)
-    assert set(next(iter(Loader(shard_set, None, 4)))) == {"ecg", "concept_key", "row"}
+    assert set(next(iter(loader_of(shard_set, 4)))) == {"ecg", "concept_key", "row"}
 
 
-def test_sampled_texts_are_a_part_of_the_caption_and_resume_exactly(shard_set: ShardSet) -> None:
-    loader = Loader(shard_set, tokenize, 4, seed=3, sentence_sampling=1.0)
+def test_sampled_texts_are_a_part_of_the_caption_and_resume_exactly(
+    shard_set: ShardSet, tokens: CaptionTokens
+) -> None:
+    loader = loader_of(shard_set, 4, seed=3, sentence_sampling=1.0, tokens=tokens)
     batches = iter(loader)
     first, second = next(batches), next(batches)
-    again = Loader(shard_set, tokenize, 4, seed=3, sentence_sampling=1.0)
+    again = loader_of(shard_set, 4, seed=3, sentence_sampling=1.0, tokens=tokens)
     again.load_state_dict(state_at(again, samples=4))
     resumed = next(iter(again))
     assert torch.equal(resumed["text_ids"], second["text_ids"])
     assert torch.equal(resumed["input_ids"], second["input_ids"])
     for position, row in enumerate(first["row"].tolist()):
-        ids = first["text_ids"][position][first["text_mask"][position].bool()]
+        text = text_of(first["text_ids"][position], first["text_mask"][position])
         expected = sample_sentences(
             shard_set.read_caption(row) or "", seed=3, epoch=0, row=row, share=1.0
         )
-        assert bytes(ids.tolist()).decode() == expected
+        assert text == bare_text(expected)
 
 
 def test_world_size_does_not_change_the_global_batches(shard_set: ShardSet) -> None:
@@ -308,21 +139,21 @@ def test_world_size_does_not_change_the_global_batches(shard_set: ShardSet) -> N
 
 
 def test_order_depends_on_seed_and_epoch_only(shard_set: ShardSet) -> None:
-    loader = Loader(shard_set, None, 6, seed=1)
+    loader = loader_of(shard_set, 6, seed=1)
     epochs = [rows_of(loader) for _ in range(3)]
     assert len({str(epoch) for epoch in epochs}) == 3
     assert all(sorted(flat(epoch)) == list(range(NUM_RECORDS)) for epoch in epochs)
-    again = Loader(shard_set, None, 6, seed=1)
+    again = loader_of(shard_set, 6, seed=1)
     assert [rows_of(again) for _ in range(3)] == epochs
-    assert rows_of(Loader(shard_set, None, 6, seed=2)) != epochs[0]
-    unshuffled = Loader(shard_set, None, 6, shuffle=False)
+    assert rows_of(loader_of(shard_set, 6, seed=2)) != epochs[0]
+    unshuffled = loader_of(shard_set, 6, shuffle="none")
     assert flat(rows_of(unshuffled)) == list(range(NUM_RECORDS))
     assert flat(rows_of(unshuffled)) == list(range(NUM_RECORDS))
 
 
 def test_the_order_stays_what_it_was(shard_set: ShardSet) -> None:
     # A run begun with an earlier version must resume in its own order.
-    assert Loader(shard_set, None, 1, seed=7).order(2).tolist() == [
+    assert loader_of(shard_set, 1, seed=7).order(2).tolist() == [
         14,
         10,
         21,
@@ -355,9 +186,9 @@ def test_the_order_stays_what_it_was(shard_set: ShardSet) -> None:
 def test_resume_is_exact_at_any_world_size(
     shard_set: ShardSet, world_size: int, consumed: int
 ) -> None:
-    whole = Loader(shard_set, None, 6, seed=4)
+    whole = loader_of(shard_set, 6, seed=4)
     expected = rows_of(whole) + rows_of(whole)
-    interrupted = [Loader(shard_set, None, 3, rank, 2, seed=4) for rank in range(2)]
+    interrupted = [loader_of(shard_set, 3, rank, 2, seed=4) for rank in range(2)]
     for loader in interrupted:
         for _ in range(-(-consumed // 4)):
             rows_of(loader, min(4, consumed - 4 * loader.state_dict()["epoch"]))
@@ -366,7 +197,7 @@ def test_resume_is_exact_at_any_world_size(
     assert states[0]["epoch"] * NUM_RECORDS + states[0]["samples"] == 6 * consumed
     rest = []
     for rank in range(world_size):
-        loader = Loader(shard_set, None, 6 // world_size, rank, world_size, seed=4)
+        loader = loader_of(shard_set, 6 // world_size, rank, world_size, seed=4)
         loader.load_state_dict(states[0])
         rest.append(rows_of(loader) + rows_of(loader))
     joined = [flat(batches) for batches in zip(*rest, strict=True)]
@@ -374,12 +205,13 @@ def test_resume_is_exact_at_any_world_size(
 
 
 def test_state_counts_what_was_consumed(shard_set: ShardSet) -> None:
-    loader = Loader(shard_set, None, 6, seed=4)
+    loader = loader_of(shard_set, 6, seed=4)
     assert loader.state_dict() == {
         "seed": 4,
         "epoch": 0,
         "samples": 0,
         "data": shard_set.digest,
+        "order": "full",
         "sentence_sampling": 0.0,
     }
     states = []
@@ -390,8 +222,8 @@ def test_state_counts_what_was_consumed(shard_set: ShardSet) -> None:
 
 
 def test_resume_at_another_global_batch_size(shard_set: ShardSet) -> None:
-    order = Loader(shard_set, None, 6, seed=4).order(0).tolist()
-    loader = Loader(shard_set, None, 10, seed=4)
+    order = loader_of(shard_set, 6, seed=4).order(0).tolist()
+    loader = loader_of(shard_set, 10, seed=4)
     loader.load_state_dict(state_at(loader, samples=6))
     assert rows_of(loader) == [order[6:16]]
     loader.load_state_dict(state_at(loader, samples=18))  # 6 left, too few for a batch
@@ -401,7 +233,7 @@ def test_resume_at_another_global_batch_size(shard_set: ShardSet) -> None:
 
 
 def test_wrong_states_are_refused(shard_set: ShardSet) -> None:
-    loader = Loader(shard_set, None, 6)
+    loader = loader_of(shard_set, 6)
     with pytest.raises(ValueError, match="no loader state"):
         loader.load_state_dict({"epoch": 1})  # type: ignore[typeddict-item]
     with pytest.raises(ValueError, match="at sample 25 of 24"):
@@ -417,15 +249,15 @@ def refusal(loader: Loader, state: LoaderState) -> str:
     return str(raised.value)
 
 
-def test_a_state_of_other_options_is_refused(shard_set: ShardSet) -> None:
-    state = Loader(shard_set, tokenize, 6, seed=3, sentence_sampling=0.5).state_dict()
+def test_a_state_of_other_options_is_refused(shard_set: ShardSet, tokens: CaptionTokens) -> None:
+    state = loader_of(shard_set, 6, seed=3, sentence_sampling=0.5, tokens=tokens).state_dict()
     assert "seed: 3, not 4" in refusal(
-        Loader(shard_set, tokenize, 6, seed=4, sentence_sampling=0.5), state
+        loader_of(shard_set, 6, seed=4, sentence_sampling=0.5, tokens=tokens), state
     )
     assert "sentence_sampling: 0.5, not 0.25" in refusal(
-        Loader(shard_set, tokenize, 6, seed=3, sentence_sampling=0.25), state
+        loader_of(shard_set, 6, seed=3, sentence_sampling=0.25, tokens=tokens), state
     )
-    other_world = Loader(shard_set, tokenize, 2, 1, 4, seed=3, sentence_sampling=0.5)
+    other_world = loader_of(shard_set, 2, 1, 4, seed=3, sentence_sampling=0.5, tokens=tokens)
     other_world.load_state_dict(state)
     assert other_world.state_dict() == state
 
@@ -447,16 +279,14 @@ def test_a_state_of_other_data_is_refused(built: Path, bare: Path, tmp_path: Pat
     assert all(int(shards.digest, 16) < 16**16 for shards in saved.values())
     assert {len(shards.digest) for shards in saved.values()} == {16}
     for saved_name, saved_set in saved.items():
-        state = Loader(saved_set, None, 6).state_dict()
+        state = loader_of(saved_set, 6).state_dict()
         for name, shards in saved.items():
             if name == saved_name:
                 continue
-            message = refusal(Loader(shards, None, 6), state)
+            message = refusal(loader_of(shards, 6), state)
             assert "other data (the shards and their order, the split, or the caption" in message
             assert f"{saved_set.digest}, not {shards.digest}" in message
-    Loader(ShardSet(moved), None, 6).load_state_dict(
-        Loader(saved["one folder"], None, 6).state_dict()
-    )
+    loader_of(ShardSet(moved), 6).load_state_dict(loader_of(saved["one folder"], 6).state_dict())
 
 
 def test_records_that_changed_change_the_digest(tree: Tree, bare: Path, tmp_path: Path) -> None:
@@ -475,7 +305,7 @@ def test_shard_set_has_one_import_path() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_without_drop_last_every_row_comes_once(shard_set: ShardSet, world_size: int) -> None:
     ranks = [
-        Loader(shard_set, None, 9 // world_size, rank, world_size, drop_last=False)
+        loader_of(shard_set, 9 // world_size, rank, world_size, drop_last=False)
         for rank in range(world_size)
     ]
     assert [len(loader) for loader in ranks] == [
@@ -489,7 +319,7 @@ def test_without_drop_last_every_row_comes_once(shard_set: ShardSet, world_size:
 
 
 def test_drop_last_leaves_out_the_rest(shard_set: ShardSet) -> None:
-    loader = Loader(shard_set, None, 9)
+    loader = loader_of(shard_set, 9)
     assert len(loader) == 2
     assert [len(rows) for rows in rows_of(loader)] == [9, 9]
     assert loader.state_dict()["epoch"] == 1
@@ -512,47 +342,73 @@ def test_impossible_batches(
     shard_set: ShardSet, options: dict[str, int], message: str | None
 ) -> None:
     if message is None:
-        assert len(rows_of(Loader(shard_set, None, **options))) == 2
+        assert len(rows_of(loader_of(shard_set, **options))) == 2
     else:
         with pytest.raises(ValueError, match=message):
-            Loader(shard_set, None, **options)
+            loader_of(shard_set, **options)
 
 
-# ---------------------------------------------------------------------------------------- thread
+# --------------------------------------------------------------------------------------- threads
 
 
 def loader_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "esi_fast loader"]
+    return [one for one in threading.enumerate() if one.name.startswith("esi_fast loader")]
 
 
-def test_leaving_early_ends_the_thread(shard_set: ShardSet) -> None:
-    loader = Loader(shard_set, None, 2, seed=8)
+def test_leaving_early_ends_the_threads(shard_set: ShardSet) -> None:
+    loader = loader_of(shard_set, 2, seed=8)
     order = loader.order(0).tolist()
     for number, _ in enumerate(loader):
-        assert len(loader_threads()) <= 1
+        assert len(loader_threads()) <= 2
         if number == 2:
             break
+    gc.collect()
     assert loader_threads() == []
     assert loader.state_dict()["samples"] == 6
     assert flat(rows_of(loader)) == order[6:]  # goes on, losing nothing that was made ahead
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_do_not_change_the_batches(
+    shard_set: ShardSet, tokens: CaptionTokens, threads: int
+) -> None:
+    options = {"seed": 2, "sentence_sampling": 0.5, "crop": 300, "tokens": tokens}
+    one = [*loader_of(shard_set, 4, threads=1, **options)]
+    many = [*loader_of(shard_set, 4, threads=threads, **options)]
+    assert len(one) == len(many) == 6
+    for first, second in zip(one, many, strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class CountedSet:
+    """A shard set that counts and can hold up what is read."""
+
+    def __init__(self, shard_set: ShardSet, wait: Callable[[], object] = lambda: None) -> None:
+        self._shard_set, self._wait = shard_set, wait
+        self.num_batches = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shard_set, name)
+
+    def __len__(self) -> int:
+        return len(self._shard_set)
+
+    def read_batch(self, *args: Any, **options: Any) -> dict[int, str]:
+        self.num_batches += 1
+        self._wait()
+        return self._shard_set.read_batch(*args, **options)
+
+
 def test_batches_made_ahead_are_bounded(shard_set: ShardSet) -> None:
-    calls = []
-
-    def counting(captions: list[str]) -> dict[str, torch.Tensor]:
-        calls.append(len(captions))
-        return tokenize(captions)
-
-    iterator = iter(Loader(shard_set, counting, 1))
+    counted = CountedSet(shard_set)
+    iterator = iter(loader_of(counted, 1))  # type: ignore[arg-type]
     next(iterator)
-    # One handed out, a queue full of others, and one in the thread's hand.
-    full = 1 + PREFETCH_BATCHES + 1
+    full = 1 + PREFETCH_BATCHES  # one handed out, the others waiting
     deadline = time.monotonic() + 20
-    while len(calls) < full and time.monotonic() < deadline:
+    while counted.num_batches < full and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)  # one too many would come now
-    assert len(calls) == full
+    assert counted.num_batches == full
     iterator.close()
     assert loader_threads() == []
 
@@ -569,13 +425,12 @@ def test_waiting_is_measured(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatc
             asked.release()
         return now[0]
 
-    def slow(captions: list[str]) -> dict[str, torch.Tensor]:
+    def slow() -> None:
         assert asked.acquire(timeout=30)
         now[0] += 1.0
-        return tokenize(captions)
 
     monkeypatch.setattr(loader_module, "time", SimpleNamespace(perf_counter=perf_counter))
-    loader = Loader(shard_set, slow, 8)
+    loader = loader_of(CountedSet(shard_set, slow), 8, threads=1)  # type: ignore[arg-type]
     assert loader.wait_s == 0
     for num_batches, _ in enumerate(loader, start=1):
         assert loader.wait_s == num_batches
@@ -583,24 +438,140 @@ def test_waiting_is_measured(shard_set: ShardSet, monkeypatch: pytest.MonkeyPatc
     assert loader.wait_s == 3.0
 
 
+def test_memory_is_used_again_but_never_under_a_batch_that_is_kept(shard_set: ShardSet) -> None:
+    kept = [*loader_of(shard_set, 1)]
+    assert len({batch["ecg"].data_ptr() for batch in kept}) == NUM_RECORDS
+    for batch in kept:
+        expected = torch.from_numpy((signal_of(int(batch["row"])) / 200).astype(np.float32))
+        assert torch.equal(batch["ecg"][0], expected)
+    places = [batch["ecg"].data_ptr() for batch in loader_of(shard_set, 1)]
+    assert len(set(places)) <= 2 * PREFETCH_BATCHES
+    views = [batch["ecg"][0, 3, 5:9] for batch in loader_of(shard_set, 1, shuffle="none")]
+    for row, view in enumerate(views):
+        np.testing.assert_array_equal(view, (signal_of(row)[3, 5:9] / 200).astype(np.float32))
+
+
+# ---------------------------------------------------------------------------------------- damage
+
+
+def damaged_copy(built: Path, to: Path, *rows: int) -> Path:
+    """A byte in the middle of the signals of some rows is another; five rows are in a shard."""
+    out = copy_of(built, to)
+    for row in rows:
+        tar = out / f"train-{row // 5:06d}.tar"
+        index = np.load(tar.with_suffix(".idx.npy"))
+        content = bytearray(tar.read_bytes())
+        content[int(index["ecg_offset"][row % 5]) + 9999] ^= 1
+        tar.write_bytes(content)
+    return out
+
+
 def test_a_damaged_sample_stops_the_run_with_its_place(built: Path, tmp_path: Path) -> None:
-    out = copy_of(built, tmp_path / "out")
-    index = np.load(out / "train-000002.idx.npy")
-    tar = bytearray((out / "train-000002.tar").read_bytes())
-    offset = int(index["ecg_offset"][1])  # row 11
-    tar[offset] ^= 0xFF
-    (out / "train-000002.tar").write_bytes(tar)
-    loader = Loader(ShardSet(out), tokenize, 4, shuffle=False)
-    seen = []
-    with pytest.raises(ValueError, match=rf"train-000002\.tar: sample k011 at byte {offset} is no"):
-        seen += [batch["row"].tolist() for batch in loader]
+    out = damaged_copy(built, tmp_path / "out", 11)
+    offset = int(np.load(out / "train-000002.idx.npy")["ecg_offset"][1]) - 512
+    loader = loader_of(ShardSet(out), 4, shuffle="none")
+    place = rf"train-000002\.tar: sample k011 at byte {offset} is damaged: run tools/shard verify"
+    with pytest.raises(ValueError, match=place):
+        rows_of(loader)
     assert loader.state_dict()["samples"] == 8
     assert loader_threads() == []
 
 
-def test_an_error_of_the_tokenizer_is_raised_here(shard_set: ShardSet) -> None:
-    def broken(captions: list[str]) -> dict[str, torch.Tensor]:
-        raise RuntimeError("no vocabulary")
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_damaged_sample_is_replaced_and_counted(
+    built: Path, tmp_path: Path, world_size: int
+) -> None:
+    out = damaged_copy(built, tmp_path / "out", 11, 3)
+    shards = ShardSet(out)
+    sound = loader_of(ShardSet(built), 6, seed=4)
+    order = sound.order(0).tolist()
+    expected = [[*batch] for batch in rows_of(sound)]
+    for batch in expected:
+        for place, row in enumerate(batch):
+            if row in (3, 11):
+                candidates = (order[(order.index(row) + 12 + step) % 24] for step in range(16))
+                batch[place] = next(one for one in candidates if one not in (3, 11))
+    ranks = []
+    skipped: dict[str, str] = {}
+    for rank in range(world_size):
+        loader = loader_of(shards, 6 // world_size, rank, world_size, seed=4, on_error="skip")
+        batches = [*loader]
+        for batch in batches:
+            for ecg, row in zip(batch["ecg"], batch["row"].tolist(), strict=True):
+                np.testing.assert_array_equal(ecg, (signal_of(row) / 200).astype(np.float32))
+        ranks.append([batch["row"].tolist() for batch in batches])
+        skipped |= loader.skipped
+    assert [flat(batches) for batches in zip(*ranks, strict=True)] == expected
+    assert sorted(skipped) == ["k003", "k011"]
+    assert "is damaged" in skipped["k011"]
 
-    with pytest.raises(RuntimeError, match="no vocabulary"):
-        next(iter(Loader(shard_set, broken, 4)))
+
+def test_a_lost_shard_stops_or_is_skipped(built: Path, tmp_path: Path) -> None:
+    shards = ShardSet(copy_of(built, tmp_path / "out"))
+    (tmp_path / "out" / "train-000001.tar").unlink()
+    with pytest.raises(ValueError, match=r"train-000001\.tar: sample k005 .* cannot be read: No"):
+        rows_of(loader_of(shards, 5, shuffle="none"))
+    loader = loader_of(shards, 5, shuffle="none", on_error="skip")
+    assert not set(flat(rows_of(loader))) & {5, 6, 7, 8, 9}
+    assert sorted(loader.skipped) == [f"k{row:03d}" for row in range(5, 10)]
+
+
+def test_skipping_ends_where_nothing_is_sound(built: Path, tmp_path: Path) -> None:
+    out = damaged_copy(built, tmp_path / "out", *range(NUM_RECORDS))
+    with pytest.raises(ValueError, match="16 records in a row are damaged"):
+        next(iter(loader_of(ShardSet(out), 4, on_error="skip")))
+
+
+# -------------------------------------------------------------------------- normalisation, crops
+
+
+def test_crops_move_with_the_epoch_and_resume_exactly(shard_set: ShardSet) -> None:
+    loader = loader_of(shard_set, 4, seed=1, crop=200)
+    epochs = [[*loader], [*loader]]
+    places = []
+    for batches in epochs:
+        found = {}
+        for batch in batches:
+            assert batch["ecg"].shape == (4, 12, 200)
+            for ecg, row in zip(batch["ecg"].numpy(), batch["row"].tolist(), strict=True):
+                whole = (signal_of(row) / 200).astype(np.float32)
+                found[row] = next(
+                    t for t in range(801) if np.array_equal(whole[:, t : t + 200], ecg)
+                )
+        places.append(found)
+    assert len(set(places[0].values())) > 15
+    assert places[0] != places[1]
+    resumed = loader_of(shard_set, 4, seed=1, crop=200)
+    resumed.load_state_dict(state_at(resumed, samples=8))
+    for first, second in zip([*resumed], epochs[0][2:], strict=True):
+        assert torch.equal(first["ecg"], second["ecg"])
+    with pytest.raises(ValueError, match="crop is 1001 samples, the records have 1000"):
+        loader_of(shard_set, 4, crop=1001)
+
+
+def test_normalised_batches(shard_set: ShardSet) -> None:
+    batch = next(iter(loader_of(shard_set, 4, normalize="zscore", nan_policy="mean")))
+    for ecg, row in zip(batch["ecg"].numpy(), batch["row"].tolist(), strict=True):
+        whole = signal_of(row) / 200
+        np.testing.assert_allclose(
+            ecg, (whole - whole.mean()) / (whole.std(ddof=1) + 1e-6), atol=2e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shuffle": "some"}, "shuffle is 'some'"),
+        ({"shuffle": "block", "window_shards": 0}, "window_shards is 0"),
+        ({"on_error": "ignore"}, "on_error is 'ignore'"),
+        ({"threads": 0}, "threads 0 positive"),
+        ({"crop": -1}, "crop -1"),
+    ],
+)
+def test_senseless_options_are_refused(
+    shard_set: ShardSet, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        loader_of(shard_set, 4, **options)
+    with pytest.raises(ValueError, match="normalize is 'none'"):
+        next(iter(loader_of(shard_set, 4, normalize="none")))

@@ -193,9 +193,9 @@ class CaptionTokens:
     def _load(self, path: Path, num_rows: int) -> bool:
         """Whether the file is there and whole; each array in it has a checksum."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                self._sentences, self._caption_ends = file["sentences"], file["caption_ends"]
-                self._ids, self._sentence_ends = file["ids"], file["sentence_ends"]
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                self._sentences, self._caption_ends = arrays["sentences"], arrays["caption_ends"]
+                self._ids, self._sentence_ends = arrays["ids"], arrays["sentence_ends"]
         except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             return False
         return len(self._caption_ends) == num_rows
