@@ -22,15 +22,14 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import torch
-from shard_tree import SETTINGS, make_tree
+from shard_tree import SETTINGS, build, make_tree
 
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data.augment import sample_sentences
 from esi_fast.data.remote import PREFETCH_BATCHES, RemoteLoader, is_remote
 from esi_fast.data.sample_stream import parse_sample, row_number
-from esi_fast.data.shard_index import ShardWriter
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.data.shards import write_shards
+from esi_fast.data.shard_writer import ShardWriter
 
 ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
 NUM_RECORDS = 24  # in five shards, the last of four records
@@ -42,7 +41,7 @@ T = TypeVar("T")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = make_tree(tmp_path_factory.mktemp("tree"), NUM_RECORDS)
     out = tmp_path_factory.mktemp("shards") / "out"
-    write_shards(tree, out, captions=CaptionDictionary([]), **ONE_SPLIT)
+    build(tree, out, captions=CaptionDictionary([]), **ONE_SPLIT)
     return out
 
 
@@ -212,7 +211,8 @@ def write_tar(path: Path, samples: dict[str, np.ndarray], caption: bytes | None 
     """A shard of given signals; gives its URL."""
     with ShardWriter(path, path.with_suffix(".idx")) as writer:
         for key, ecg in samples.items():
-            writer.add(key, ecg, b'{"concept_key": "00000000000000ab"}', caption, "ab")
+            meta = b'{"concept_key": "00000000000000ab"}'
+            writer.add([key], ecg[None], [meta], [caption], ["ab"])
         writer.finish()
     return f"file://{path}"
 

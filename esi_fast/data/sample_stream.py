@@ -62,8 +62,8 @@ def parse_sample(key: str, members: dict[str, bytes]) -> Sample:
 def _read_npy(content: bytes) -> NDArray[Any]:
     # NumPy compiles the header as Python, which takes longer than all else that a sample needs; so
     # only of what tools/shard has not written.
-    num_samples = max(0, len(content) - len(npy_header(0))) // (2 * NUM_LEADS)
-    header = npy_header(num_samples)
+    num_samples = max(0, len(content) - len(npy_header(NUM_LEADS, 0))) // (2 * NUM_LEADS)
+    header = npy_header(NUM_LEADS, num_samples)
     if content.startswith(header) and len(content) == len(header) + 2 * NUM_LEADS * num_samples:
         return np.frombuffer(content, "<i2", offset=len(header)).reshape(NUM_LEADS, num_samples)
     array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
