@@ -14,7 +14,7 @@ import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 
@@ -57,14 +57,42 @@ class ModelConfig:
 class DataConfig:
     """Where the batches come from."""
 
-    shards: tuple[Path, ...] = ()
-    """Folders that tools/shard wrote."""
+    shards: tuple[str, ...] = ()
+    """Folders that tools/shard wrote; or URLs of tars (https://, s3://, pipe:), to be streamed."""
     captions: Path | None = None
     """JSON lines of key and caption that replace the captions in the shards."""
     batch_size: int = 64
     """Records a step on each process."""
     sentence_sampling: float = 0.5
     """Share of the contrastive texts that are one to three sentences of the caption."""
+    shuffle: Literal["full", "block"] = "full"
+    """Of all records; or of shards, and within a few of them, for disks that seek slowly."""
+    pool_batches: int = 0
+    """Sort this many global batches by length of caption before cutting them: less padding."""
+    crop: float = 0.0
+    """Seconds taken of each record, at a place drawn anew each epoch; 0 takes all."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """Stop at a damaged sample, or put another in its place and count it."""
+    samples_per_epoch: int = 0
+    """Records an epoch, of streamed shards: a stream does not tell how many it has."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the ECGs (esi_fast.data.augment_signal); all are off by default."""
+
+    jitter_uv: float = 0.0
+    """Standard deviation of white noise, uV."""
+    scaling: float = 0.0
+    """Standard deviation of the logarithm of each lead's gain."""
+    lead_dropout: float = 0.0
+    """Probability of each lead to be dropped; never all of them."""
+    wander_uv: float = 0.0
+    """Baseline wander up to this level, uV RMS."""
+    mains_uv: float = 0.0
+    """50 or 60 Hz up to this level, uV RMS."""
+    time_mask: float = 0.0
+    """Largest share of the record masked in one stretch."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +141,7 @@ class Recipe:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     deepspeed: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
@@ -179,6 +208,7 @@ def _saved_recipe(run: Path) -> dict[str, Any]:
 # What a resumed run may do differently without becoming another run.
 _FREE_ON_RESUME = {
     "data.shards",
+    "data.on_error",
     "train.epochs",
     "train.log_every",
     "train.save_every",
@@ -263,7 +293,7 @@ _POSITIVE = {
 
 
 def _check_ranges(recipe: Recipe) -> None:
-    for group in ("model", "data", "optim", "train"):
+    for group in ("model", "data", "augment", "optim", "train"):
         table = getattr(recipe, group)
         for item in fields(table):
             name, value = f"{group}.{item.name}", getattr(table, item.name)

@@ -26,10 +26,11 @@ from shard_tree import SETTINGS, build, make_tree
 
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data.augment import sample_sentences
-from esi_fast.data.remote import PREFETCH_BATCHES, RemoteLoader, is_remote
+from esi_fast.data.remote import PREFETCH_BATCHES, RemoteLoader, describe_stream
 from esi_fast.data.sample_stream import parse_sample, row_number
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.shard_writer import ShardWriter
+from esi_fast.data.tar_stream import is_remote
 
 ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
 NUM_RECORDS = 24  # in five shards, the last of four records
@@ -211,7 +212,7 @@ def write_tar(path: Path, samples: dict[str, np.ndarray], caption: bytes | None 
     """A shard of given signals; gives its URL."""
     with ShardWriter(path, path.with_suffix(".idx")) as writer:
         for key, ecg in samples.items():
-            meta = b'{"concept_key": "00000000000000ab"}'
+            meta = b'{"concept_key": "00000000000000ab", "fs": 100}'
             writer.add([key], ecg[None], [meta], [caption], ["ab"])
         writer.finish()
     return f"file://{path}"
@@ -242,6 +243,12 @@ def test_sampled_texts_depend_on_seed_epoch_and_row(built: Path, urls: str) -> N
                 whole = text_of(batch["input_ids"][position], batch["attention_mask"][position])
                 assert whole == caption
     shards.close()
+
+
+def test_a_stream_is_described_by_its_first_sample(urls: str) -> None:
+    assert describe_stream([urls]) == (500.0, 1000)
+    with pytest.raises((ValueError, OSError)):
+        describe_stream(["pipe:false"])
 
 
 def test_row_numbers_are_stable() -> None:
@@ -450,9 +457,9 @@ def test_a_stream_that_breaks_is_skipped(
     assert [str(one.message).count("\n") for one in caught] == [0]
     kept = set(range(5, 5 + KINDS[kind]))  # of the shard that breaks
     assert sorted(rows) == sorted({0, 1, 2, 3, 4, 10, 11, 12, 13, 14} | kept)
-    assert loader.skipped == 1
+    assert loader.num_skipped == 1
     assert sorted(flat(rows_of(loader))) == sorted(rows)  # and no second warning
-    assert loader.skipped == 2
+    assert loader.num_skipped == 2
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -506,7 +513,7 @@ def test_samples_that_do_not_fit_are_named(on_error: str, tmp_path: Path) -> Non
         np.save(tmp_path / "a.npy", array)
         return (tmp_path / "a.npy").read_bytes()
 
-    meta = b'{"concept_key": "ab"}'
+    meta = b'{"concept_key": "ab", "fs": 100.0}'
     assert refused(ecg_npy=npy(ecg.astype(np.int32)), json=meta).endswith(
         "is int32 (12, 100), not int16 (12, T)"
     )
@@ -526,7 +533,9 @@ def test_an_npy_of_another_writer_is_read(tmp_path: Path) -> None:
     ecg = np.arange(12 * 30, dtype=np.int16).reshape(12, 30)
     content = io.BytesIO()
     np.lib.format.write_array(content, np.asfortranarray(ecg), version=(2, 0))
-    sample = parse_sample("a", {"ecg.npy": content.getvalue(), "json": b'{"concept_key": "f"}'})
+    meta = b'{"concept_key": "f", "fs": 250}'
+    sample = parse_sample("a", {"ecg.npy": content.getvalue(), "json": meta})
+    assert sample.fs == 250.0
     np.testing.assert_array_equal(sample.ecg, ecg)
 
 

@@ -11,6 +11,7 @@ from shard_tree import build
 from esi_fast.cqa.caption import CaptionDictionary, prompts_for
 from esi_fast.data.loader import Loader
 from esi_fast.data.shard_set import ShardSet
+from esi_fast.data.tokens import CaptionTokens
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.records import read_record
@@ -54,7 +55,8 @@ def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None
         heads=2,
     ).train()
     optimizer = adamw(model.named_parameters(), lr=2e-3, weight_decay=0.01)
-    loader = Loader(shards, model.tokenize, batch_size=12)
+    tokens = CaptionTokens(shards, model.tokenizer, model.config.max_tokens)
+    loader = Loader(shards, tokens, batch_size=12)
     seen: list[float] = []
     for _ in range(4):
         for batch in loader:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from esi_fast.cli import UsageError, run
 from esi_fast.config import Invocation, deepspeed_config, parse_pretrain, to_toml
+from esi_fast.data.tar_stream import is_remote
+from esi_fast.leads import STANDARD_LEADS
 
 if TYPE_CHECKING:
+    from esi_fast.data.loader import Loader
+    from esi_fast.data.remote import RemoteLoader
     from esi_fast.data.shard_set import ShardSet
     from esi_fast.models.esi import ESI
 
+T = TypeVar("T")
 # In the run folder: configurations and tokenizer; the resolved recipe, written when all is ready.
 ARCHITECTURE, RECIPE = "model", "recipe.toml"
 
@@ -37,8 +45,8 @@ def main(argv: list[str]) -> int:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor", category=FutureWarning)
     import deepspeed
 
-    from esi_fast.data.loader import Loader
-    from esi_fast.data.shard_set import ShardSet
+    from esi_fast.data.augment_signal import SignalAugmentation
+    from esi_fast.data.remote import describe_stream
     from esi_fast.models.esi import ESI
     from esi_fast.training import checkpoint, distributed, environment, losses, optim, runlog
 
@@ -46,27 +54,25 @@ def main(argv: list[str]) -> int:
     rank, world_size = distributed.rank(), distributed.world_size()
     device = torch.device("cuda", distributed.local_rank()) if on_gpu else torch.device("cpu")
     out, train = invocation.out, invocation.train
-    shards = ShardSet(invocation.data.shards, "train", captions=invocation.data.captions)
+    augmentation = checked(lambda: SignalAugmentation(**asdict(invocation.augment)))
+    shards = open_shards(invocation)
+    if shards is None:
+        fs, num_samples = describe_stream(invocation.data.shards)
+    else:
+        fs, num_samples = shards.fs, shards.num_samples
+    crop = round(invocation.data.crop * fs)
 
     # Rank 0 decides on the architecture (a tokenizer may be learned); the others read it, and
     # DeepSpeed gives them rank 0's weights.
     torch.manual_seed(train.seed)
     if is_first and invocation.resume is None:
-        model = build_model(invocation, shards)
+        model = build_model(invocation, shards, fs, crop or num_samples)
         model.save_architecture(out / ARCHITECTURE)
     distributed.wait_for_all()
     if not is_first or invocation.resume is not None:
         model = ESI.from_architecture(out / ARCHITECTURE)
 
-    loader = Loader(
-        shards,
-        model.tokenize,
-        invocation.data.batch_size,
-        rank=rank,
-        world_size=world_size,
-        seed=train.seed,
-        sentence_sampling=invocation.data.sentence_sampling,
-    )
+    loader = open_loader(invocation, shards, model, rank, world_size, crop, pin_memory=on_gpu)
     steps_per_epoch = len(loader)
     total_steps = max(1, round(train.epochs * steps_per_epoch))
     optimizer = optim.adamw(
@@ -107,18 +113,22 @@ def main(argv: list[str]) -> int:
     log = runlog.RunLog(out, total_steps, first_step=step, active=is_first)
     log.say(
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
-        f"{len(shards)} records, {world_size} x {invocation.data.batch_size} a step, "
+        f"{len(loader)} steps an epoch, {world_size} x {invocation.data.batch_size} a step, "
         f"{total_steps} steps ({train.epochs:g} epochs)"
         + (f", continuing after step {step}" if step else "")
     )
+    num_skipped = 0
     engine.train()
     while step < total_steps:
         for batch in loader:
             # Dropout depends on (seed, step, rank) alone: a resumed run draws what it would have.
             torch.manual_seed((train.seed * 1_000_003 + step) * world_size + rank)
             batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            ecg = augmentation(
+                batch["ecg"], batch["row"], seed=train.seed, epoch=step // steps_per_epoch, fs=fs
+            )
             ids_BN, mask_BN = batch["input_ids"], batch["attention_mask"]
-            output = engine(batch["ecg"], ids_BN, batch["text_ids"], batch["text_mask"])
+            output = engine(ecg, ids_BN, batch["text_ids"], batch["text_mask"])
             contrastive = losses.contrastive_loss(
                 output.ecg_BD,
                 output.text_BD,
@@ -138,6 +148,9 @@ def main(argv: list[str]) -> int:
                 means = distributed.mean_over_ranks(
                     {"loss": loss, "contrastive": contrastive, "captioning": captioning}
                 )
+                if loader.num_skipped > num_skipped:
+                    num_skipped = loader.num_skipped
+                    log.say(f"{num_skipped} damaged samples or shards were skipped so far")
                 if not math.isfinite(means["loss"]):
                     raise ValueError(
                         f"the loss is {means['loss']} at step {step}: lower --optim.lr"
@@ -159,12 +172,31 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def checked(make: Callable[[], T]) -> T:
+    """What ``make`` gives; what it refuses was asked for on the command line."""
+    try:
+        return make()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def check_folders(invocation: Invocation) -> None:
     """Refuse what cannot work before anything heavy starts; make the run folder."""
     if not invocation.data.shards:
         raise UsageError("--data.shards is missing: name one or more folders of tools/shard")
-    for folder in invocation.data.shards:
-        if not (folder / "index.json").is_file():
+    streamed = [is_remote(one) for one in invocation.data.shards]
+    if any(streamed):
+        if not all(streamed):
+            raise UsageError("--data.shards mixes folders and URLs: give one kind")
+        if not invocation.data.samples_per_epoch:
+            raise UsageError("--data.samples-per-epoch is missing: a stream has no length")
+        if not invocation.model.text_model:
+            raise UsageError("--model.text-model is empty: streamed captions teach no tokenizer")
+        for name in ("crop", "pool_batches", "captions"):
+            if getattr(invocation.data, name):
+                raise UsageError(f"--data.{name} needs shards in folders, not streamed ones")
+    for folder in () if any(streamed) else invocation.data.shards:
+        if not (Path(folder) / "index.json").is_file():
             raise UsageError(
                 f"--data.shards {folder} is not a finished shard folder (no index.json)"
             )
@@ -178,15 +210,84 @@ def check_folders(invocation: Invocation) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def build_model(invocation: Invocation, shards: ShardSet) -> ESI:
+def open_shards(invocation: Invocation) -> ShardSet | None:
+    """The training records; None if they are streamed."""
+    from esi_fast.data.shard_set import ShardSet
+
+    if is_remote(invocation.data.shards[0]):
+        return None
+    folders = [Path(one) for one in invocation.data.shards]
+    shards = ShardSet(folders, "train", captions=invocation.data.captions)
+    if shards.leads != STANDARD_LEADS:
+        raise UsageError(
+            f"--data.shards {folders[0]} has the leads {','.join(shards.leads)}: the encoder reads "
+            "the twelve standard ones"
+        )
+    return shards
+
+
+def open_loader(
+    invocation: Invocation,
+    shards: ShardSet | None,
+    model: ESI,
+    rank: int,
+    world_size: int,
+    crop: int,
+    *,
+    pin_memory: bool,
+) -> Loader | RemoteLoader:
+    """Batches of this rank; the first one tokenizes the captions, and the others read its file."""
+    from esi_fast.data.loader import Loader, LoaderOptions
+    from esi_fast.data.remote import RemoteLoader
+    from esi_fast.data.tokens import CaptionTokens
+    from esi_fast.training import distributed
+
+    data = invocation.data
+    if shards is None:
+        return RemoteLoader(
+            data.shards,
+            model.tokenize,
+            data.batch_size,
+            samples_per_epoch=data.samples_per_epoch,
+            rank=rank,
+            world_size=world_size,
+            seed=invocation.train.seed,
+            sentence_sampling=data.sentence_sampling,
+            on_error=data.on_error,
+        )
+    # Beside the shards, for the next run; where those may not be written to, in the run's folder.
+    folder = Path(data.shards[0])
+    folder = folder / ".tokens" if os.access(folder, os.W_OK) else invocation.out / "tokens"
+    if rank != 0:
+        distributed.wait_for_all()
+    tokens = CaptionTokens(shards, model.tokenizer, model.config.max_tokens, folder=folder)
+    if rank == 0:
+        distributed.wait_for_all()
+    options = checked(
+        lambda: LoaderOptions(
+            seed=invocation.train.seed,
+            shuffle=data.shuffle,
+            pool_batches=data.pool_batches,
+            sentence_sampling=data.sentence_sampling,
+            crop=crop,
+            on_error=data.on_error,
+            pin_memory=pin_memory,
+        )
+    )
+    return Loader(shards, tokens, data.batch_size, rank, world_size, options)
+
+
+def build_model(
+    invocation: Invocation, shards: ShardSet | None, fs: float, num_samples: int
+) -> ESI:
     """The model of a recipe, with fresh or pretrained text weights."""
     from esi_fast.models.esi import ESI, ESIConfig
 
     recipe = invocation.model
     config = ESIConfig(
         encoder=recipe.encoder,
-        fs=shards.fs,
-        num_samples=shards.num_samples,
+        fs=fs,
+        num_samples=num_samples,
         drop_path=recipe.drop_path,
         embed_dim=recipe.embed_dim,
         max_tokens=recipe.max_tokens,
@@ -196,6 +297,7 @@ def build_model(invocation: Invocation, shards: ShardSet) -> ESI:
     )
     if recipe.text_model:
         return ESI.from_text_model(config, recipe.text_model)
+    assert shards is not None, "check_folders wants a text model for streams"
     return ESI.from_captions(
         config,
         [shards.read_caption(row) or "" for row in range(min(len(shards), 20_000))],

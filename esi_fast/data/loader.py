@@ -181,6 +181,11 @@ class Loader:
         """Batches of a whole epoch, the same on every rank."""
         return len(self._starts(0))
 
+    @property
+    def num_skipped(self) -> int:
+        """How many damaged samples were met."""
+        return len(self.skipped)
+
     def state_dict(self) -> LoaderState:
         """Where the next batch begins; batches made ahead but not yet handed out do not count."""
         return {

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import queue
-import re
 import threading
 import time
 import warnings
@@ -39,9 +38,21 @@ class RemoteState(TypedDict):
     batches: int
 
 
-def is_remote(url: str) -> bool:
-    """Whether this is a URL to stream (``pipe:COMMAND`` or ``scheme://...``) and not a path."""
-    return re.match(r"pipe:|[A-Za-z][A-Za-z0-9+.-]*://", url) is not None
+def describe_stream(urls: Sequence[str]) -> tuple[float, int]:
+    """Sampling rate (Hz) and samples per lead of what is streamed, by its first sample.
+
+    Raises:
+        ValueError, OSError: as the batches of `RemoteLoader`.
+    """
+    stream = SampleStream(
+        expand_urls(urls), seed=0, epoch=0, rank=0, world_size=1, shuffle_buffer=1,
+        captions=False, skip=False,
+    )  # fmt: skip
+    try:
+        first = next(iter(stream))
+    finally:
+        stream.close()
+    return first.fs, first.ecg.shape[1]
 
 
 class RemoteLoader:
@@ -65,7 +76,7 @@ class RemoteLoader:
     thread and the command that it reads from, and the next ``iter()`` begins that epoch again.
 
     Attributes:
-        skipped: streams that broke and were left with ``on_error="skip"``, each time counted.
+        num_skipped: streams that broke and were left with ``on_error="skip"``, each time counted.
         wait_s: seconds that the consumer has waited for batches so far.
     """
 
@@ -129,7 +140,7 @@ class RemoteLoader:
         self._seed, self._epoch, self._batches = seed, 0, 0
         self._num_samples: int | None = None  # T, that of the first sample
         self._warned: set[str] = set()
-        self.skipped = 0
+        self.num_skipped = 0
         self.wait_s = 0.0
 
     def __len__(self) -> int:
@@ -193,7 +204,7 @@ class RemoteLoader:
                 # Here and not in the thread: a warning that is made an error must end the loop.
                 while samples.skipped:
                     url, reason = samples.skipped.popleft()
-                    self.skipped += 1
+                    self.num_skipped += 1
                     if url not in self._warned:
                         self._warned.add(url)
                         warnings.warn(f"the rest of a shard is skipped: {reason}", stacklevel=2)

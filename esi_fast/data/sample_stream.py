@@ -25,12 +25,14 @@ class Sample(NamedTuple):
     Attributes:
         row: what stands for a row number, see `row_number`.
         concept_key: as `esi_fast.data.shard_index.concept_key_number` gives it.
+        fs: sampling rate, Hz.
         ecg: (12, T) int16, 1 uV per LSB, -32768 where missing.
         caption: the caption, or None where none is baked in.
     """
 
     row: int
     concept_key: int
+    fs: float
     ecg: NDArray[np.int16]
     caption: str | None
 
@@ -48,7 +50,8 @@ def parse_sample(key: str, members: dict[str, bytes]) -> Sample:
     """
     try:
         ecg = _read_npy(members["ecg.npy"])
-        concept_key = concept_key_number(json.loads(members["json"])["concept_key"])
+        meta = json.loads(members["json"])
+        concept_key, fs = concept_key_number(meta["concept_key"]), float(meta["fs"])
         caption = members["txt"].decode("utf-8") if "txt" in members else None
     except KeyError as error:
         raise ValueError(f"sample {key} has no {error.args[0]}") from None
@@ -56,7 +59,7 @@ def parse_sample(key: str, members: dict[str, bytes]) -> Sample:
         raise ValueError(f"sample {key} is damaged: {' '.join(str(error).split())}") from None
     if ecg.dtype != np.int16 or ecg.ndim != 2 or len(ecg) != NUM_LEADS:
         raise ValueError(f"sample {key} is {ecg.dtype} {ecg.shape}, not int16 ({NUM_LEADS}, T)")
-    return Sample(row_number(key), concept_key, ecg, caption)
+    return Sample(row_number(key), concept_key, fs, ecg, caption)
 
 
 def _read_npy(content: bytes) -> NDArray[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import tarfile
@@ -38,6 +39,11 @@ _CURL_STATUS = {
 
 class MissingCommandError(FileNotFoundError):
     """The command that opens URLs of this kind is not installed."""
+
+
+def is_remote(url: str) -> bool:
+    """Whether this is a URL to stream (``pipe:COMMAND`` or ``scheme://...``) and not a path."""
+    return re.match(r"pipe:|[A-Za-z][A-Za-z0-9+.-]*://", url) is not None
 
 
 def expand_urls(urls: Sequence[str]) -> list[str]:
