@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import tarfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,3 +126,22 @@ def build(
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def samples_in(folder: Path) -> dict[str, dict[str, bytes]]:
+    """All samples of a folder as Python's own tarfile reads them."""
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                assert (member.mode, member.uid, member.gid, member.mtime) == (0o644, 0, 0, 0)
+                key, _, suffix = member.name.partition(".")
+                content = tar.extractfile(member)
+                assert content is not None
+                found.setdefault(key, {})[suffix] = content.read()
+    return found

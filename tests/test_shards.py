@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import csv
-import errno
 import io
 import json
-import os
-import signal
 import subprocess
 import tarfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,15 +19,16 @@ from shard_tree import (
     contents,
     entry_of,
     make_tree,
+    rows_of,
+    samples_in,
     signal_of,
     write_record,
 )
 
 from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of, findings_of
-from esi_fast.data.journal import JOURNAL_FILE, Journal
+from esi_fast.data.journal import JOURNAL_FILE
 from esi_fast.data.plan import split_of
-from esi_fast.data.shard_index import build_index, read_index_file
-from esi_fast.data.shard_writer import ShardWriter
+from esi_fast.data.shard_index import build_index
 from esi_fast.data.verify import verify_shards
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.quality import assess
@@ -55,25 +51,6 @@ def built(
     out = tmp_path_factory.mktemp("shards") / "out"
     build(tree, out, captions=captions, **SETTINGS)
     return out
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def samples_in(folder: Path) -> dict[str, dict[str, bytes]]:
-    """All samples of a folder as Python's own tarfile reads them."""
-    found: dict[str, dict[str, bytes]] = {}
-    for path in sorted(folder.glob("*.tar")):
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                assert (member.mode, member.uid, member.gid, member.mtime) == (0o644, 0, 0, 0)
-                key, _, suffix = member.name.partition(".")
-                content = tar.extractfile(member)
-                assert content is not None
-                found.setdefault(key, {})[suffix] = content.read()
-    return found
 
 
 # ------------------------------------------------------------------------------------- contents
@@ -353,311 +330,6 @@ def test_senseless_settings_are_refused(
     with pytest.raises(ValueError, match=setting):
         build(tree, tmp_path / "out", **(SETTINGS | {setting: value}))
     assert not (tmp_path / "out").exists()
-
-
-# ------------------------------------------------------------------- same bytes, whatever happens
-
-
-def test_workers_do_not_change_the_bytes(
-    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
-) -> None:
-    build(tree, tmp_path / "out", captions=captions, **(SETTINGS | {"workers": 2}))
-    assert contents(tmp_path / "out") == contents(built)
-
-
-def test_a_moved_tree_gives_the_same_bytes(
-    captions: CaptionDictionary, built: Path, tmp_path: Path
-) -> None:
-    moved = make_tree(tmp_path / "tree")
-    build(moved, tmp_path / "out", captions=captions, **SETTINGS)
-    assert contents(tmp_path / "out") == contents(built)
-
-
-def at_step(stop_at: int, action: Callable[[], None], patch: pytest.MonkeyPatch) -> list[int]:
-    """Do ``action`` at the ``stop_at``-th step that changes what is on disk; counts the steps."""
-    steps = [0]
-
-    def counted(function: Callable[..., object]) -> Callable[..., object]:
-        def step(*args: object, **options: object) -> object:
-            steps[0] += 1
-            if steps[0] == stop_at:
-                action()
-            return function(*args, **options)
-
-        return step
-
-    patch.setattr(os, "fsync", counted(os.fsync))
-    patch.setattr(Path, "replace", counted(Path.replace))
-    patch.setattr(Path, "unlink", counted(Path.unlink))
-    patch.setattr(ShardWriter, "add", counted(ShardWriter.add))
-    return steps
-
-
-def count_steps(tree: Tree, captions: CaptionDictionary, out: Path) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        steps = at_step(-1, lambda: None, patch)
-        build(tree, out, captions=captions, **SETTINGS)
-    return steps[0]
-
-
-def killed_at(step: int, tree: Tree, captions: CaptionDictionary, out: Path, resume: bool) -> None:
-    """Build in a child process that kills itself at a step."""
-    child = os.fork()
-    if child == 0:
-        at_step(step, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
-        build(tree, out, captions=captions, resume=resume, **SETTINGS)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-def test_killed_at_any_step_and_resumed(
-    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
-) -> None:
-    num_steps = count_steps(tree, captions, tmp_path / "whole")
-    assert num_steps > 60
-    # Every step of the ending, and every fourth before it.
-    for step in [*range(1, num_steps - 14, 4), *range(num_steps - 14, num_steps + 1)]:
-        out = tmp_path / f"killed-{step}"
-        killed_at(step, tree, captions, out, resume=False)
-        if (out / "index.json").exists():  # only the journal was still to be dropped
-            assert step > num_steps - 5
-        else:
-            with pytest.raises(FileExistsError, match="--resume"):
-                build(tree, out, captions=captions, **SETTINGS)
-        build(tree, out, captions=captions, resume=True, **SETTINGS)
-        assert contents(out) == contents(built), f"step {step} of {num_steps}"
-
-
-def test_killed_again_and_again(
-    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    for attempt in range(4):
-        killed_at(14, tree, captions, out, resume=attempt > 0)
-        assert not (out / "index.json").exists()
-    summary = build(tree, out, captions=captions, resume=True, **SETTINGS)
-    assert 1 <= summary.resumed < summary.shards
-    assert sum(summary.records.values()) == 24
-    assert contents(out) == contents(built)
-
-
-def test_a_full_disk_keeps_what_is_finished(
-    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-
-    def full() -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(40, full, patch)
-        with pytest.raises(OSError, match="No space left on device"):
-            build(tree, out, captions=captions, **SETTINGS)
-    assert list(out.glob("*.tar"))
-    assert not (out / "index.json").exists()
-    build(tree, out, captions=captions, resume=True, **SETTINGS)
-    assert contents(out) == contents(built)
-
-
-def unfinished(tree: Tree, captions: CaptionDictionary, out: Path) -> Path:
-    killed_at(40, tree, captions, out, resume=False)
-    assert len(list(out.glob("*.tar"))) >= 2
-    return out
-
-
-def test_resume_makes_a_lost_or_short_shard_again(
-    tree: Tree, captions: CaptionDictionary, built: Path, tmp_path: Path
-) -> None:
-    out = unfinished(tree, captions, tmp_path / "out")
-    with sorted(out.glob("*.tar"))[0].open("r+b") as file:
-        file.truncate(700)
-    build(tree, out, captions=captions, resume=True, **SETTINGS)
-    assert contents(out) == contents(built)
-
-
-def test_resume_of_a_finished_folder_changes_nothing(
-    tree: Tree, captions: CaptionDictionary, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    first = build(tree, out, captions=captions, **SETTINGS)
-    before = contents(out)
-    again = build(tree, out, captions=captions, resume=True, **SETTINGS)
-    assert contents(out) == before
-    assert again.records == first.records
-    assert again.resumed == first.shards
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("fs", 250.0), ("samples_per_shard", 6), ("val_fraction", 0.2), ("measure", True)],
-)
-def test_resume_with_other_settings_is_refused(
-    tree: Tree, captions: CaptionDictionary, tmp_path: Path, setting: str, value: float
-) -> None:
-    out = unfinished(tree, captions, tmp_path / "out")
-    with pytest.raises(FileExistsError, match=f"{setting}="):
-        build(tree, out, captions=captions, resume=True, **(SETTINGS | {setting: value}))
-    with pytest.raises(FileExistsError, match="captions="):
-        build(tree, out, resume=True, **SETTINGS)
-
-
-def test_resume_of_a_changed_catalogue_is_refused(
-    tree: Tree, captions: CaptionDictionary, tmp_path: Path
-) -> None:
-    out = unfinished(tree, captions, tmp_path / "out")
-    changed = Tree(tree.root, [replace(tree.entries[0], age=1.0), *tree.entries[1:]])
-    with pytest.raises(ValueError, match="catalogue has changed"):
-        build(changed, out, captions=captions, resume=True, **SETTINGS)
-    with pytest.raises(ValueError, match="catalogue has changed"):
-        build(Tree(tree.root, tree.entries[:2]), out, captions=captions, resume=True, **SETTINGS)
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["{}", "[1]", "3", "null", "no json", '{"name": "train-000000.tar", "records": 5}', "several"],
-)
-def test_a_damaged_journal_is_one_line(
-    tree: Tree, captions: CaptionDictionary, tmp_path: Path, line: str
-) -> None:
-    out = unfinished(tree, captions, tmp_path / "out")
-    journal = out / JOURNAL_FILE
-    settings, shard, *_ = journal.read_text().splitlines()
-    damaged = [line]
-    if line == "several":  # a whole record of which one field is of another type
-        whole = json.loads(shard)
-        changes = dict.fromkeys(whole) | {"csv_bytes": [1, "2"], "records": "5"}
-        damaged = [json.dumps(whole | {name: value}) for name, value in changes.items()]
-    for text in damaged:
-        for lines in ((settings, text), (settings, shard, text), (text, shard)):
-            journal.write_text("".join(f"{one}\n" for one in lines))
-            with pytest.raises(ValueError, match=r"is damaged: remove .* build again") as raised:
-                build(tree, out, captions=captions, resume=True, **SETTINGS)
-            assert "\n" not in str(raised.value)
-
-
-def test_two_builds_do_not_write_one_folder(tree: Tree, tmp_path: Path) -> None:
-    columns = (("a",), ("b",))
-    with (
-        Journal(tmp_path, {}, columns, resume=False),
-        pytest.raises(FileExistsError, match="another process"),
-    ):
-        build(tree, tmp_path, resume=True, **SETTINGS)
-
-
-def test_other_folders_are_not_written_into(tree: Tree, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("precious")
-    for resume in (False, True):
-        with pytest.raises(FileExistsError):
-            build(tree, tmp_path, resume=resume, **SETTINGS)
-    with pytest.raises(FileExistsError, match="is a file"):
-        build(tree, tmp_path / "thesis.txt", **SETTINGS)
-    assert contents(tmp_path) == {"thesis.txt": b"precious"}
-
-
-# ------------------------------------------------------------------------------------ verification
-
-
-def test_verify_finds_nothing_in_sound_shards(built: Path) -> None:
-    checked: list[int] = []
-    assert verify_shards(built, checked.append) == []
-    assert sum(checked) == sum(path.stat().st_size for path in built.glob("*.tar"))
-
-
-def copy_of(folder: Path, to: Path) -> Path:
-    to.mkdir()
-    for name, content in contents(folder).items():
-        (to / name).write_bytes(content)
-    return to
-
-
-def flip(path: Path, offset: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1
-    path.write_bytes(content)
-
-
-def test_verify_names_the_sample_of_any_flipped_byte(built: Path, tmp_path: Path) -> None:
-    out = copy_of(built, tmp_path / "out")
-    tar = sorted(out.glob("train-*.tar"))[1]
-    index = np.load(tar.with_suffix(".idx.npy"))
-    starts = [*(index["ecg_offset"] - 512), tar.stat().st_size - 1024]
-    random = np.random.default_rng(0)
-    for offset in [0, 124, 150, *random.integers(0, starts[-1], 40)]:
-        flip(tar, int(offset))
-        problems = verify_shards(out)
-        position = int(np.searchsorted(starts, offset, side="right")) - 1
-        key = index["key"][position].decode()
-        assert any(tar.name in one and f"sample {key} is damaged" in one for one in problems), (
-            offset
-        )
-        others = {one.decode() for one in index["key"]} - {key}
-        assert not any(f"sample {other} is damaged" in one for other in others for one in problems)
-        flip(tar, int(offset))
-    assert verify_shards(out) == []
-
-
-def test_verify_finds_damage_outside_the_samples(built: Path, tmp_path: Path) -> None:
-    out = copy_of(built, tmp_path / "out")
-    tar = sorted(out.glob("*.tar"))[0]
-    index = tar.with_suffix(".idx.npy")
-    for path, offset in (
-        (tar, tar.stat().st_size - 1),
-        (index, 200),
-        (out / "records.csv", 40),
-        (out / "rejected.csv", 3),
-    ):
-        flip(path, offset)
-        assert any(path.name in one for one in verify_shards(out)), path.name
-        flip(path, offset)
-    content = index.read_bytes()
-    index.unlink()
-    assert verify_shards(out) == [f"{index.name}: is absent or damaged"]
-    index.write_bytes(content)
-    (out / "train-000099.tar").write_bytes(b"")
-    assert verify_shards(out) == ["train-000099.tar: is not in index.json"]
-    (out / "train-000099.tar").unlink()
-    tar.unlink()
-    assert verify_shards(out) == [f"{tar.name}: is absent"]
-
-
-def test_verify_sees_an_index_that_describes_another_tar(built: Path, tmp_path: Path) -> None:
-    import hashlib
-
-    out = copy_of(built, tmp_path / "out")
-    folder = json.loads((out / "index.json").read_text())
-    shard = folder["shards"][0]
-    rows = np.load(out / shard["index"])
-    rows["json_size"][0] += 1
-    np.save(out / shard["index"], rows)
-    shard["index_sha256"] = hashlib.sha256((out / shard["index"]).read_bytes()).hexdigest()
-    (out / "index.json").write_text(json.dumps(folder))
-    assert read_index_file(out / shard["index"], shard["index_sha256"]) is not None
-    assert verify_shards(out) == [f"{shard['index']}: does not describe {shard['name']}"]
-
-
-def test_verify_refuses_what_is_no_finished_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        verify_shards(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="--resume"):
-        verify_shards(tmp_path)
-    for content in ('{"format": "something else"}', "[]", "3"):
-        (tmp_path / "index.json").write_text(content)
-        with pytest.raises(ValueError, match="build it again"):
-            verify_shards(tmp_path)
-
-
-def test_build_index_names_the_damaged_byte(built: Path, tmp_path: Path) -> None:
-    tar = sorted(built.glob("*.tar"))[0]
-    content = tar.read_bytes()
-    (tmp_path / "cut.tar").write_bytes(content[:-2000])
-    with pytest.raises(ValueError, match=r"cut\.tar: (k\d+\.\w+ at byte \d+ is cut off|ends at)"):
-        build_index(tmp_path / "cut.tar")
-    (tmp_path / "header.tar").write_bytes(b"\xff" + content[1:])
-    with pytest.raises(ValueError, match=r"header\.tar: damaged tar header at byte 0"):
-        build_index(tmp_path / "header.tar")
-    (tmp_path / "empty.tar").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"empty\.tar: is empty"):
-        build_index(tmp_path / "empty.tar")
 
 
 def test_assumed_amplitudes_are_marked(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""Leads, lengths, exclusions and what is kept of that which is rejected by default."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shard_tree import (
+    FILE_ORDER,
+    FS,
+    NUM_SAMPLES,
+    SETTINGS,
+    Tree,
+    build,
+    entry_of,
+    make_tree,
+    rows_of,
+    samples_in,
+    signal_of,
+    write_record,
+)
+
+from esi_fast.data.plan import read_patients, split_of
+from esi_fast.data.shard_set import ShardSet
+from esi_fast.leads import STANDARD_LEADS
+
+ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
+
+
+def ecg_in(sample: dict[str, bytes]) -> np.ndarray:
+    return np.load(io.BytesIO(sample["ecg.npy"]))
+
+
+def write_two_leads(stem: Path, number: int, leads: tuple[str, str] = ("V2", "I")) -> None:
+    rows = signal_of(number)[[STANDARD_LEADS.index(lead) for lead in leads]]
+    stem.with_suffix(".dat").write_bytes(np.ascontiguousarray(rows.T).astype("<i2").tobytes())
+    lines = [f"{stem.name} 2 {FS:g} {NUM_SAMPLES}"]
+    lines += [f"{stem.name}.dat 16 200(0)/mV 16 0 {row[0]} 0 0 {lead}" for lead, row in
+              zip(leads, rows, strict=True)]  # fmt: skip
+    text = "\n".join(lines)
+    for row in rows:  # the checksums, in turn
+        checksum = np.int64(row.astype(np.int64).sum()).astype(np.int16)
+        text = text.replace(f" {row[0]} 0 0 ", f" {row[0]} {checksum} 0 ", 1)
+    stem.with_suffix(".hea").write_text(text + "\n")
+
+
+# ------------------------------------------------------------------------------------------ leads
+
+
+def test_some_leads_in_any_order(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 6)
+    write_two_leads(tree.entries[2].path, 2)
+    leads = ("V2", "I")
+    build(tree, tmp_path / "out", **(ONE_SPLIT | {"leads": leads}))
+    samples = samples_in(tmp_path / "out")
+    assert len(samples) == 6
+    rows = [STANDARD_LEADS.index(lead) for lead in leads]
+    for number, entry in enumerate(tree.entries):
+        np.testing.assert_array_equal(ecg_in(samples[entry.key]), signal_of(number)[rows] * 5)
+        meta = json.loads(samples[entry.key]["json"])
+        assert meta["source_leads"] == list(leads if number == 2 else FILE_ORDER)
+        assert not {"missing", "flat", "kept"} & set(meta["quality"])  # of the stored leads
+    assert json.loads(samples["k002"]["json"])["status"] == (
+        "lacks lead(s) II, III, aVR, aVL, aVF, V1, V3, V4, V5, V6"
+    )
+    shards = ShardSet(tmp_path / "out")
+    assert shards.leads == leads
+    assert shards.read_ecg([2]).shape == (1, 2, NUM_SAMPLES)
+
+
+def test_a_record_without_a_wanted_lead_is_rejected_or_kept(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 3)
+    write_two_leads(tree.entries[1].path, 1)
+    build(tree, tmp_path / "out", **ONE_SPLIT)
+    (row,) = rows_of(tmp_path / "out" / "rejected.csv")
+    assert (row["key"], row["kind"]) == ("k001", "leads")
+    assert row["reason"].startswith("rec1.hea: lacks lead(s) II, III,")
+    keep = ONE_SPLIT | {"keep_rejected": ("leads",)}
+    summary = build(tree, tmp_path / "kept", **keep)
+    assert (summary.rejected, summary.quality["kept"]) == ({}, 1)
+    sample = samples_in(tmp_path / "kept")["k001"]
+    ecg, quality = ecg_in(sample), json.loads(sample["json"])["quality"]
+    assert quality["kept"].startswith("lacks lead(s) II, III, aVR")
+    assert quality["missing"]["II"] == 1.0
+    np.testing.assert_array_equal(ecg[[0, 7]], signal_of(1)[[0, 7]] * 5)
+    assert (np.delete(ecg, [0, 7], axis=0) == -32768).all()
+    # None of what is wanted is there: nothing to keep.
+    summary = build(tree, tmp_path / "none", **(keep | {"leads": ("V5", "V6")}))
+    assert summary.rejected == {"empty": 1}
+
+
+# ---------------------------------------------------------------------------------------- lengths
+
+
+@pytest.fixture(scope="module")
+def lengths(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Records of 2, 1.5 and 3 s; and one of 2.001 s at 1,000 Hz, which is a sample more."""
+    root = tmp_path_factory.mktemp("lengths")
+    entries = []
+    for number, length in enumerate((1000, 750, 1500)):
+        signal = np.resize(signal_of(number), (12, 1500))[:, :length]
+        stem = root / f"rec{number}"
+        write_record(stem, signal)
+        entries.append(entry_of(stem, number))
+    return Tree(root, entries)
+
+
+def test_lengths_are_cropped_and_padded(lengths: Tree, tmp_path: Path) -> None:
+    whole = [np.resize(signal_of(number), (12, 1500)) * 5 for number in range(3)]
+    for longer, start in (("start", 0), ("center", 250)):
+        out = tmp_path / longer
+        build(lengths, out, **(ONE_SPLIT | {"longer": longer}))
+        samples = samples_in(out)
+        np.testing.assert_array_equal(ecg_in(samples["k000"]), whole[0][:, :1000])
+        np.testing.assert_array_equal(ecg_in(samples["k001"])[:, :750], whole[1][:, :750])
+        assert (ecg_in(samples["k001"])[:, 750:] == -32768).all()
+        np.testing.assert_array_equal(ecg_in(samples["k002"]), whole[2][:, start : start + 1000])
+        durations = [json.loads(samples[f"k00{n}"]["json"])["source_duration"] for n in range(3)]
+        assert durations == [2.0, 1.5, 3.0]
+
+
+def test_lengths_are_rejected_if_asked_for(lengths: Tree, tmp_path: Path) -> None:
+    for name, value, key, length in (
+        ("longer", "reject", "k002", "3 s"),
+        ("shorter", "reject", "k001", "1.5 s"),
+    ):
+        build(lengths, tmp_path / name, **(ONE_SPLIT | {name: value}))
+        (row,) = rows_of(tmp_path / name / "rejected.csv")
+        assert (row["key"], row["kind"]) == (key, "length")
+        assert row["reason"] == f"the recording lasts {length}, not 2"
+
+
+def test_resampling_alone_makes_no_record_longer_or_shorter(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 2)
+    strict = {"longer": "reject", "shorter": "reject"}
+    for fs in (100.0, 250.0, 257.0, 360.0, 1000.0):
+        summary = build(tree, tmp_path / f"{fs:g}", **(ONE_SPLIT | {"fs": fs} | strict))
+        assert summary.rejected == {}
+
+
+# --------------------------------------------------------------------------------------- checksums
+
+
+def test_a_wrong_checksum_is_rejected_or_kept(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 3)
+    data = bytearray(tree.entries[1].path.with_suffix(".dat").read_bytes())
+    data[100] ^= 1
+    tree.entries[1].path.with_suffix(".dat").write_bytes(data)
+    assert build(tree, tmp_path / "out", **ONE_SPLIT).rejected == {"checksum": 1}
+    for longer in ("start", "center"):
+        options = {"keep_rejected": ("checksum",), "longer": longer, "duration": 1.0}
+        summary = build(tree, tmp_path / longer, **(ONE_SPLIT | options))
+        assert (summary.rejected, summary.quality["kept"]) == ({}, 1)
+        sample = samples_in(tmp_path / longer)["k001"]
+        kept = json.loads(sample["json"])["quality"]["kept"]
+        assert kept.startswith("rec1.dat: checksum of lead")
+        start = 0 if longer == "start" else 250
+        expected = signal_of(1)[:, start : start + 500] * 5
+        assert (ecg_in(sample) != expected).sum() <= 1
+        (row,) = [row for row in rows_of(tmp_path / longer / "records.csv") if row["key"] == "k001"]
+        assert "kept" in row["quality"].split(";")
+
+
+# ---------------------------------------------------------------------------------------- patients
+
+
+def test_excluded_patients_are_listed_and_not_read(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 8)
+    tree.entries[2].path.with_suffix(".dat").unlink()  # of a patient who is excluded
+    summary = build(tree, tmp_path / "out", excluded={"p1", "p3", "elsewhere"}, **ONE_SPLIT)
+    assert summary.rejected == {"excluded": 4}
+    rows = rows_of(tmp_path / "out" / "rejected.csv")
+    assert [row["key"] for row in rows] == ["k002", "k003", "k006", "k007"]
+    assert rows[0]["reason"] == "patient p1 is excluded"
+    assert sorted(samples_in(tmp_path / "out")) == ["k000", "k001", "k004", "k005"]
+    with pytest.raises(FileExistsError, match="excluded="):
+        build(tree, tmp_path / "out", excluded={"p1"}, resume=True, **ONE_SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("text", "patients"),
+    [
+        ("10\n20\n\n# not 30\n", {"10", "20"}),
+        ("subject_id\n10\n20.0\n", {"10", "20"}),
+        ("ecg_id,patient_id\n1,15709.0\n2,7\n3,\n", {"15709", "7"}),
+        ("\ufeffkey,subject_id,split\na,p1,test\nb,p2,test\n", {"p1", "p2"}),
+    ],
+)
+def test_patients_are_read_from_lists_and_csv_files(
+    tmp_path: Path, text: str, patients: set[str]
+) -> None:
+    path = tmp_path / "patients"
+    path.write_text(text, encoding="utf-8")
+    assert read_patients(path) == patients
+
+
+@pytest.mark.parametrize(("text", "what"), [("", "names no patients"), ("a,b\n1,2\n", "column")])
+def test_files_without_patients_are_refused(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "patients").write_text(text)
+    with pytest.raises(ValueError, match=what):
+        read_patients(tmp_path / "patients")
+
+
+def test_splits_are_uniform_and_do_not_move() -> None:
+    patients = [f"p{number}" for number in range(20_000)]
+    splits = [split_of(patient, 0.1, 0.2) for patient in patients]
+    shares = {name: splits.count(name) / len(splits) for name in ("train", "val", "test")}
+    np.testing.assert_allclose([*shares.values()], [0.7, 0.1, 0.2], atol=0.01)
+    for patient, split in zip(patients, splits, strict=True):
+        if split_of(patient, 0.3, 0.2) == "train":
+            assert split == "train"
+        assert (split_of(patient, 0.3, 0.2) == "test") == (split == "test")
+
+
+# ---------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"leads": ("I", "I")}, "leads are I,I"),
+        ({"leads": ("X",)}, "leads are X"),
+        ({"leads": ()}, "leads are none"),
+        ({"longer": "middle"}, "longer is 'middle'"),
+        ({"shorter": "stretch"}, "shorter is 'stretch'"),
+        ({"keep_rejected": ("truncated",)}, "keep_rejected is 'truncated'"),
+        ({"duration": 0.0001}, "less than one sample"),
+    ],
+)
+def test_senseless_settings_are_refused(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(Tree(tmp_path, []), tmp_path / "out", **(ONE_SPLIT | settings))
+
+
+def test_a_record_that_changes_its_patient_only_is_another_build(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 4)
+    changed = Tree(tree.root, [replace(tree.entries[0], subject_id="p9"), *tree.entries[1:]])
+    for number, one in enumerate((tree, changed)):
+        build(one, tmp_path / str(number), **ONE_SPLIT)
+    assert ShardSet(tmp_path / "0").digest != ShardSet(tmp_path / "1").digest
