@@ -232,6 +232,8 @@ py::array_t<float> resample(const FloatRows& x, double fs_in, double fs_out,
 
 }  // namespace
 
+void bind_quality(py::module_& m);
+
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "The compiled core: WFDB headers and samples, resampling. See esi_fast.signal.";
 
@@ -323,4 +325,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       },
       py::arg("num_samples"), py::arg("fs_in"), py::arg("fs_out"),
       "ceil(num_samples * fs_out / fs_in).");
+  bind_quality(m);
 }

@@ -9,14 +9,13 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "lanes.hpp"
 #include "read_ahead.hpp"
 #include "record.hpp"
 #include "resample.hpp"
+#include "threads.hpp"
 
 namespace esi {
 
@@ -134,18 +133,7 @@ void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& nex
       }
     }
   };
-  const std::int64_t wanted = std::max<std::int64_t>(std::min<std::int64_t>(num_threads, n) - 1, 0);
-  std::vector<std::thread> threads;
-  threads.reserve(static_cast<std::size_t>(wanted));
-  for (std::int64_t i = 0; i < wanted; ++i) {
-    try {
-      threads.emplace_back(loop);
-    } catch (const std::system_error&) {
-      break;  // no more threads to be had: those that run do the work
-    }
-  }
-  loop();
-  for (std::thread& thread : threads) thread.join();
+  run_on_threads(n, num_threads, loop);
 }
 
 }  // namespace detail
