@@ -195,16 +195,20 @@ inline AverageBeat average_beat(const float* const (&leads)[kNumIndependent],
     double total = 0.0;
     for (std::int64_t peak : peaks) {
       const float* samples = leads[i] + peak - before;
-      double baseline = 0.0;  // it moves between beats
-      for (std::size_t t = 0; t < width; ++t) baseline += samples[t] / static_cast<double>(width);
+      double sum = 0.0;
+      for (std::size_t t = 0; t < width; ++t) sum += samples[t];
+      const double baseline = sum / static_cast<double>(width);  // it moves between beats
       for (std::size_t t = 0; t < width; ++t) {
         const double value = samples[t] - baseline;
-        average[t] += value / num_beats;
+        average[t] += value;
         total += value * value;
       }
     }
     double energy = 0.0;
-    for (double value : average) energy += value * value;
+    for (double& value : average) {
+      value /= num_beats;
+      energy += value * value;
+    }
     // Of noise alone, 1 / num_beats is left in the average.
     const double common = (num_beats * num_beats * energy - total) / (num_beats - 1);
     beat.is_coherent[i] = common > kCoherentShare * total;

@@ -50,27 +50,52 @@ inline float to_millivolt(std::int16_t sample) {
   return static_cast<float>(sample) / kMicrovoltsPerMillivolt;
 }
 
-template <int VECTOR, typename Vector>
-inline __attribute__((always_inline)) void to_millivolts(Vector& values) {
-  if constexpr (VECTOR == 8) {
-    // The quotient to the nearest, as the division gives it: the remainder is fused, thus exact.
-    const Vector near = values * 0.001f;
-    const Vector rest = values - near * kMicrovoltsPerMillivolt;
-    values = near + rest * 0.001f;
-  } else {
-    values /= kMicrovoltsPerMillivolt;
-  }
+using FourLanes = VectorOf<4>::Type;
+using EightLanes = VectorOf<8>::Type;
+
+// Four samples of a row in millivolt, and with eight lanes those of a second row behind them.
+inline __attribute__((always_inline)) void load_quads(const float* row, const float*,
+                                                      FourLanes& values) {
+  values = *reinterpret_cast<const VectorOf<4>::Load*>(row);
 }
 
-inline VectorOf<4>::Type load_quad(const float* samples) {
-  return *reinterpret_cast<const VectorOf<4>::Load*>(samples);
+inline __attribute__((always_inline)) void load_quads(const float* row, const float* second,
+                                                      EightLanes& values) {
+  using Quad = VectorOf<4>::Load;
+  values = __builtin_shufflevector(*reinterpret_cast<const Quad*>(row),
+                                   *reinterpret_cast<const Quad*>(second), 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-inline VectorOf<4>::Type load_quad(const std::int16_t* samples) {
-  typedef std::int16_t Shorts __attribute__((vector_size(8), aligned(2), may_alias));
-  typedef std::int32_t Ints __attribute__((vector_size(16)));
-  const Shorts quad = *reinterpret_cast<const Shorts*>(samples);
-  return __builtin_convertvector(__builtin_convertvector(quad, Ints), VectorOf<4>::Type);
+// Four samples of 16 bits, times 2^16: interleaved with zeros they are 32 bits without further ado.
+inline __attribute__((always_inline)) VectorOf<4>::Int load_shifted(const std::int16_t* row) {
+  typedef std::int16_t Shorts __attribute__((vector_size(16)));
+  typedef std::int64_t Quads __attribute__((vector_size(16)));
+  typedef std::int64_t Load __attribute__((aligned(2), may_alias));
+  const Quads quad = {*reinterpret_cast<const Load*>(row), 0};
+  return reinterpret_cast<VectorOf<4>::Int>(
+      __builtin_shufflevector(Shorts{}, reinterpret_cast<Shorts>(quad), 0, 8, 1, 9, 2, 10, 3, 11));
+}
+
+inline constexpr float kShift = 65536.0f;
+
+inline __attribute__((always_inline)) void load_quads(const std::int16_t* row, const std::int16_t*,
+                                                      FourLanes& values) {
+  values =
+      __builtin_convertvector(load_shifted(row), FourLanes) / (kShift * kMicrovoltsPerMillivolt);
+}
+
+inline __attribute__((always_inline)) void load_quads(const std::int16_t* row,
+                                                      const std::int16_t* second,
+                                                      EightLanes& values) {
+  const VectorOf<8>::Int both =
+      __builtin_shufflevector(load_shifted(row), load_shifted(second), 0, 1, 2, 3, 4, 5, 6, 7);
+  const auto shifted = __builtin_convertvector(both, EightLanes);
+  // Fused with the factor in two parts, the product is the quotient to the nearest.
+  constexpr double kFactor = 1e-3 / static_cast<double>(kShift);
+  constexpr auto kHigh = static_cast<float>(kFactor);
+  constexpr auto kLow = static_cast<float>(kFactor - static_cast<double>(kHigh));
+  const EightLanes low = shifted * kLow;
+  for (int i = 0; i < 8; ++i) values[i] = __builtin_fmaf(shifted[i], kHigh, low[i]);
 }
 
 // What the pass writes, an entry for each segment of each lead: (segments, 12), and `blocks`.
@@ -101,13 +126,7 @@ inline __attribute__((always_inline)) void segment_group(const Sample* const (&r
   for (std::int64_t t = 0; t < length; t += 4) {
     Vector quads[4];
     for (int i = 0; i < 4; ++i) {
-      if constexpr (VECTOR == 8) {
-        quads[i] = __builtin_shufflevector(load_quad(rows[i] + t), load_quad(rows[i + 4] + t), 0, 1,
-                                           2, 3, 4, 5, 6, 7);
-      } else {
-        quads[i] = load_quad(rows[i] + t);
-      }
-      if constexpr (sizeof(Sample) == 2) to_millivolts<VECTOR>(quads[i]);
+      load_quads(rows[i] + t, rows[(i + 4) % VECTOR] + t, quads[i]);
     }
     transpose_quads<VECTOR>(quads);
     for (int i = 0; i < 4; ++i) {
