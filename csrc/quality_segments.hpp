@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <vector>
+#include <memory>
 
 #include "kernels.hpp"
 #include "quality_plan.hpp"
@@ -21,15 +21,19 @@ namespace detail {
 // Floats that begin a cache line: vectors that straddle two take twice as long to load.
 class AlignedFloats {
  public:
+  // Not filled.
   float* resize(std::int64_t count) {
     constexpr std::size_t kCacheLine = 64;
-    floats_.resize(static_cast<std::size_t>(count) + kCacheLine / sizeof(float));
-    const auto address = reinterpret_cast<std::uintptr_t>(floats_.data());
-    return floats_.data() + (kCacheLine - address % kCacheLine) % kCacheLine / sizeof(float);
+    const auto size = static_cast<std::size_t>(count) + kCacheLine / sizeof(float);
+    if (size > size_) floats_.reset(new float[size]);
+    size_ = std::max(size, size_);
+    const auto address = reinterpret_cast<std::uintptr_t>(floats_.get());
+    return floats_.get() + (kCacheLine - address % kCacheLine) % kCacheLine / sizeof(float);
   }
 
  private:
-  std::vector<float> floats_;
+  std::unique_ptr<float[]> floats_;
+  std::size_t size_ = 0;
 };
 
 template <typename Value>

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
 from esi_fast.signal.resample import _core
 
+_STORED: Final = (np.dtype(np.float32), np.dtype(np.int16))
 _EQUATIONS: Final = ("I+III=II", "aVR=-(I+II)/2", "aVL=(I-III)/2", "aVF=(II+III)/2")
 
 Signal = NDArray[np.float32]
@@ -128,7 +129,7 @@ def assess_records(
         ValueError: the signal is neither float32 nor int16 or not (n, 12, T) with T >= 1, fs is not
             in 0.5..1,000,000, or threads is negative.
     """
-    if signal.dtype not in (np.float32, np.int16):
+    if signal.dtype not in _STORED:
         raise ValueError(f"signal has dtype {signal.dtype}: it must be float32 (mV) or int16 (uV)")
     if signal.ndim != 3 or signal.shape[1] != NUM_LEADS or signal.shape[2] == 0:
         raise ValueError(f"signal must be (n, 12, T) with T >= 1, not {signal.shape}")
