@@ -17,7 +17,7 @@ from esi_fast.data.shard_index import MISSING, SATURATED, UNIT_PER_MV
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogue import CatalogueEntry
 from esi_fast.signal.measure import measure as measure_signal
-from esi_fast.signal.quality import assess
+from esi_fast.signal.quality import QualityFlags, assess_records
 from esi_fast.signal.record_batch import read_records
 
 
@@ -86,15 +86,18 @@ class SampleMaker:
         assert records.signal.shape[2] == self.num_samples
         if all(records.errors) and not self.root.is_dir():
             raise FileNotFoundError(f"the folder of the records has vanished: {self.root}")
+        flags = assess_records(records.signal, records.fs, threads=self.workers)
         for row, entry in enumerate(entries):
             ecg = records.signal[row]
             if records.errors[row]:
                 yield Rejection(records.status[row], records.errors[row])
-            elif (ecg == MISSING).all():
+            elif "flat" in flags[row] and (ecg == MISSING).all():
                 yield Rejection("empty", "no lead has a sample")
             else:
                 try:
-                    yield self._sample(entry, ecg, records.source_leads[row], records.status[row])
+                    yield self._sample(
+                        entry, ecg, flags[row], records.source_leads[row], records.status[row]
+                    )
                 except ValueError as error:
                     yield Rejection("description", " ".join(str(error).split()))
 
@@ -102,13 +105,16 @@ class SampleMaker:
         self,
         entry: CatalogueEntry,
         ecg: NDArray[np.int16],
+        flags: QualityFlags,
         source_leads: tuple[str, ...],
         status: str,
     ) -> Sample:
         fs = self.settings["fs"]
-        signal = ecg.astype(np.float32) / np.float32(UNIT_PER_MV)
-        signal[ecg == MISSING] = np.nan
-        measured = measure_signal(signal, fs).measured() if self.settings["measure"] else {}
+        measured: dict[str, float] = {}
+        if self.settings["measure"]:
+            signal = ecg.astype(np.float32) / np.float32(UNIT_PER_MV)
+            signal[ecg == MISSING] = np.nan
+            measured = measure_signal(signal, fs).measured()
         measurements = {
             name: round(float(value), 3)
             for name, value in {**measured, **entry.measurements}.items()
@@ -125,7 +131,7 @@ class SampleMaker:
             "findings": list(findings),
             "concept_key": concept_key_of_report(entry.statements),
             "measurements": measurements,
-            "quality": self._quality(signal, ecg),
+            "quality": self._quality(flags, ecg),
             "source_leads": list(source_leads),
         }
         if status != "ok":
@@ -142,17 +148,18 @@ class SampleMaker:
             ).text
         return Sample(entry.key, ecg, meta, caption)
 
-    def _quality(self, signal: NDArray[np.float32], ecg: NDArray[np.int16]) -> dict[str, Any]:
+    def _quality(self, flags: QualityFlags, ecg: NDArray[np.int16]) -> dict[str, Any]:
         """The signal's flags, with leads at the int16 limit (32.767 mV) counted as clipped."""
-        quality: dict[str, Any] = dict(assess(signal, self.settings["fs"]))
-        at_limit = ((ecg == SATURATED) | (ecg == -SATURATED)).any(axis=1)
-        clipped = [
-            lead
-            for lead, saturated in zip(STANDARD_LEADS, at_limit, strict=True)
-            if saturated or lead in quality.get("clipped", ())
-        ]
-        if clipped:
-            quality["clipped"] = clipped
+        quality: dict[str, Any] = dict(flags)
+        if "out_of_range" in flags:  # where the limit is
+            at_limit = ((ecg == SATURATED) | (ecg == -SATURATED)).any(axis=1)
+            clipped = [
+                lead
+                for lead, saturated in zip(STANDARD_LEADS, at_limit, strict=True)
+                if saturated or lead in flags.get("clipped", ())
+            ]
+            if clipped:
+                quality["clipped"] = clipped
         if gain := self.settings["adc_units_per_mv"]:
             quality["amplitude"] = f"assumed: {gain:g} ADC units per mV"
         return quality
