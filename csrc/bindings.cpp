@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "bindings_shards.hpp"
 #include "header.hpp"
 #include "lanes.hpp"
 #include "reader.hpp"
@@ -233,6 +232,9 @@ py::array_t<float> resample(const FloatRows& x, double fs_in, double fs_out,
 
 }  // namespace
 
+void bind_quality(py::module_& m);
+void bind_shards(py::module_& m);
+
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() =
       "The compiled core: WFDB records and resampling (esi_fast.signal), shards (esi_fast.data).";
@@ -326,5 +328,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       py::arg("num_samples"), py::arg("fs_in"), py::arg("fs_out"),
       "ceil(num_samples * fs_out / fs_in).");
 
+  bind_quality(m);
   bind_shards(m);
 }

@@ -1,7 +1,6 @@
 // The Python face of the shards: appending samples to a tar, reading them back as batches.
-#include "bindings_shards.hpp"
-
 #include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <cerrno>

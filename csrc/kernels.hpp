@@ -12,6 +12,7 @@
 namespace esi {
 
 inline constexpr int kNumLeads = 12;
+inline constexpr std::int16_t kMissingInt16 = -32768;
 
 // The WFDB checksum of each column of (num_frames, width) samples: their sum modulo 2^16.
 template <typename Sample>
@@ -119,6 +120,30 @@ void scale_frames(const Sample* samples, std::int64_t num_frames, const double* 
 
 namespace detail {
 
+// Four vectors to four others: within each four lanes, the rows of a 4 x 4 matrix to its columns.
+template <int VECTOR, typename Vector>
+inline __attribute__((always_inline)) void transpose_quads(Vector (&v)[4]) {
+  if constexpr (VECTOR == 8) {
+    const Vector low01 = __builtin_shufflevector(v[0], v[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    const Vector high01 = __builtin_shufflevector(v[0], v[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    const Vector low23 = __builtin_shufflevector(v[2], v[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    const Vector high23 = __builtin_shufflevector(v[2], v[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    v[0] = __builtin_shufflevector(low01, low23, 0, 1, 8, 9, 4, 5, 12, 13);
+    v[1] = __builtin_shufflevector(low01, low23, 2, 3, 10, 11, 6, 7, 14, 15);
+    v[2] = __builtin_shufflevector(high01, high23, 0, 1, 8, 9, 4, 5, 12, 13);
+    v[3] = __builtin_shufflevector(high01, high23, 2, 3, 10, 11, 6, 7, 14, 15);
+  } else {
+    const Vector low01 = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5);
+    const Vector high01 = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+    const Vector low23 = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5);
+    const Vector high23 = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+    v[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
+    v[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
+    v[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
+    v[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
+  }
+}
+
 // Four neighbouring leads of VECTOR frames, from frame-major to lead-major.
 template <int VECTOR>
 inline __attribute__((always_inline)) void transpose_block(const float* x, float* const* rows,
@@ -127,32 +152,16 @@ inline __attribute__((always_inline)) void transpose_block(const float* x, float
   using Load = typename VectorOf<VECTOR>::Load;
   using Quad = VectorOf<4>::Load;
   const auto frame = [&](int i) { return *reinterpret_cast<const Quad*>(x + i * kNumLeads); };
-  const auto store = [&](int row, const Vector& value) {
-    *reinterpret_cast<Load*>(rows[row] + t) = value;
-  };
-  if constexpr (VECTOR == 8) {
-    Vector f[4];  // frame i in the low half, frame i + 4 in the high one
-    for (int i = 0; i < 4; ++i) {
-      f[i] = __builtin_shufflevector(frame(i), frame(i + 4), 0, 1, 2, 3, 4, 5, 6, 7);
+  Vector v[4];
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (VECTOR == 8) {  // frame i in the low half, frame i + 4 in the high one
+      v[i] = __builtin_shufflevector(frame(i), frame(i + 4), 0, 1, 2, 3, 4, 5, 6, 7);
+    } else {
+      v[i] = frame(i);
     }
-    const Vector low01 = __builtin_shufflevector(f[0], f[1], 0, 8, 1, 9, 4, 12, 5, 13);
-    const Vector high01 = __builtin_shufflevector(f[0], f[1], 2, 10, 3, 11, 6, 14, 7, 15);
-    const Vector low23 = __builtin_shufflevector(f[2], f[3], 0, 8, 1, 9, 4, 12, 5, 13);
-    const Vector high23 = __builtin_shufflevector(f[2], f[3], 2, 10, 3, 11, 6, 14, 7, 15);
-    store(0, __builtin_shufflevector(low01, low23, 0, 1, 8, 9, 4, 5, 12, 13));
-    store(1, __builtin_shufflevector(low01, low23, 2, 3, 10, 11, 6, 7, 14, 15));
-    store(2, __builtin_shufflevector(high01, high23, 0, 1, 8, 9, 4, 5, 12, 13));
-    store(3, __builtin_shufflevector(high01, high23, 2, 3, 10, 11, 6, 7, 14, 15));
-  } else {
-    const Vector low01 = __builtin_shufflevector(frame(0), frame(1), 0, 4, 1, 5);
-    const Vector high01 = __builtin_shufflevector(frame(0), frame(1), 2, 6, 3, 7);
-    const Vector low23 = __builtin_shufflevector(frame(2), frame(3), 0, 4, 1, 5);
-    const Vector high23 = __builtin_shufflevector(frame(2), frame(3), 2, 6, 3, 7);
-    store(0, __builtin_shufflevector(low01, low23, 0, 1, 4, 5));
-    store(1, __builtin_shufflevector(low01, low23, 2, 3, 6, 7));
-    store(2, __builtin_shufflevector(high01, high23, 0, 1, 4, 5));
-    store(3, __builtin_shufflevector(high01, high23, 2, 3, 6, 7));
   }
+  transpose_quads<VECTOR>(v);
+  for (int i = 0; i < 4; ++i) *reinterpret_cast<Load*>(rows[i] + t) = v[i];
 }
 
 }  // namespace detail

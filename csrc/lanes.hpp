@@ -15,8 +15,6 @@
 
 namespace esi {
 
-inline constexpr std::int16_t kMissingInt16 = -32768;
-
 // What the caller knows about names: the core holds no lead names and no units.
 struct NameTables {
   std::unordered_map<std::string, int> lead_of;            // -1: none of the twelve

@@ -58,7 +58,7 @@ inline __attribute__((always_inline)) void fir_block(const FilterBank& bank, con
     Vector weights[kVectors] = {};
     for (int v = 0; v < kVectors; ++v) weights[v] = (v + 1) * VECTOR <= WIDTH ? even : odd;
     if constexpr (WIDTH % VECTOR != 0) {  // the vector that ends one frame and begins the next
-      constexpr typename VectorOf<VECTOR>::Mask kSecondHalf = {0, 0, 0, 0, -1, -1, -1, -1};
+      constexpr typename VectorOf<VECTOR>::Int kSecondHalf = {0, 0, 0, 0, -1, -1, -1, -1};
       weights[WIDTH / VECTOR] = kSecondHalf ? odd : even;
     }
     for (int r = 0; r < OUTPUTS; ++r) {

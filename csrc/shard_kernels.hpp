@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "lanes.hpp"
+#include "kernels.hpp"
 #include "simd.hpp"
 
 #if defined(__x86_64__)

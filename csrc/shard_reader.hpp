@@ -133,7 +133,7 @@ inline std::vector<std::string> read_samples(const std::vector<SamplePlace>& pla
   std::vector<std::string> errors(places.size());
   std::atomic<std::int64_t> next{0};
   std::atomic<bool> ahead{false};
-  detail::run_threads(
+  run_threads(
       static_cast<std::int64_t>(places.size()), options.num_threads, next,
       [] { return std::vector<char>(); },
       [&](std::int64_t i, std::vector<char>& bytes) {

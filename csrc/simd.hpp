@@ -74,12 +74,13 @@ template <>
 struct VectorOf<4> {
   typedef float Type __attribute__((vector_size(16)));
   typedef float Load __attribute__((vector_size(16), aligned(4), may_alias));
+  typedef int Int __attribute__((vector_size(16)));
 };
 template <>
 struct VectorOf<8> {
   typedef float Type __attribute__((vector_size(32)));
   typedef float Load __attribute__((vector_size(32), aligned(4), may_alias));
-  typedef int Mask __attribute__((vector_size(32)));
+  typedef int Int __attribute__((vector_size(32)));
 };
 
 }  // namespace detail

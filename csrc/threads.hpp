@@ -1,4 +1,4 @@
-// Work on threads: a counter hands out the indices.
+// Work shared among threads.
 #pragma once
 
 #include <algorithm>
@@ -12,25 +12,10 @@
 
 namespace esi {
 
-namespace detail {
-
-// Runs work(index, state) for 0 <= index < n, each thread with a state of its own. What it throws
-// becomes failed(index, message). `next` counts the indices begun.
-template <typename MakeState, typename Work, typename Failed>
-void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& next,
-                 const MakeState& make_state, const Work& work, const Failed& failed) {
-  const auto loop = [&] {
-    auto state = make_state();
-    for (std::int64_t i = next++; i < n; i = next++) {
-      try {
-        work(i, state);
-      } catch (const std::bad_alloc&) {
-        failed(i, "out of memory");
-      } catch (const std::exception& error) {
-        failed(i, error.what());
-      }
-    }
-  };
+// Runs `loop` on this thread and on up to num_threads - 1 others, no more than n in all. It must
+// not throw, and take its work from a counter that all share.
+template <typename Loop>
+void run_on_threads(std::int64_t n, int num_threads, const Loop& loop) {
   const std::int64_t wanted = std::max<std::int64_t>(std::min<std::int64_t>(num_threads, n) - 1, 0);
   std::vector<std::thread> threads;
   threads.reserve(static_cast<std::size_t>(wanted));
@@ -45,6 +30,23 @@ void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& nex
   for (std::thread& thread : threads) thread.join();
 }
 
-}  // namespace detail
+// Runs work(index, state) for 0 <= index < n, each thread with a state of its own. What it throws
+// becomes failed(index, message). `next` counts the indices begun.
+template <typename MakeState, typename Work, typename Failed>
+void run_threads(std::int64_t n, int num_threads, std::atomic<std::int64_t>& next,
+                 const MakeState& make_state, const Work& work, const Failed& failed) {
+  run_on_threads(n, num_threads, [&] {
+    auto state = make_state();
+    for (std::int64_t i = next++; i < n; i = next++) {
+      try {
+        work(i, state);
+      } catch (const std::bad_alloc&) {
+        failed(i, "out of memory");
+      } catch (const std::exception& error) {
+        failed(i, error.what());
+      }
+    }
+  });
+}
 
 }  // namespace esi

@@ -10,11 +10,14 @@ import typing
 
 __all__: list[str] = [
     "Header",
+    "QualityFindings",
     "RecordError",
     "RecordResult",
     "SignalSpec",
     "append_samples",
+    "assess_records",
     "crc32c",
+    "find_beats",
     "instruction_sets",
     "output_length",
     "parse_header",
@@ -109,6 +112,35 @@ class RecordResult:
     @property
     def unresolved(self) -> tuple[str, ...]: ...
 
+class QualityFindings:
+    """
+    What is wrong with a record; leads by number.
+    """
+    @property
+    def chest_reversal(self) -> tuple[int, int] | None: ...
+    @property
+    def clipped(self) -> list[int]: ...
+    @property
+    def equations(self) -> list[tuple[int, float]]: ...
+    @property
+    def exchanged(self) -> tuple[int, int] | None: ...
+    @property
+    def flat(self) -> list[int]: ...
+    @property
+    def gain(self) -> float | None: ...
+    @property
+    def lead(self) -> int | None: ...
+    @property
+    def limb_reversal(self) -> str | None: ...
+    @property
+    def mains(self) -> list[tuple[int, float]]: ...
+    @property
+    def missing(self) -> list[tuple[int, float]]: ...
+    @property
+    def out_of_range(self) -> list[int]: ...
+    @property
+    def wander(self) -> list[tuple[int, float]]: ...
+
 def append_samples(
     descriptor: typing.SupportsInt | typing.SupportsIndex,
     *,
@@ -122,9 +154,27 @@ def append_samples(
     Append samples to a tar: ecg (n, leads, T) int16. For each the bytes before its ECG, those after it, and the CRC-32C of all.
     """
 
+def assess_records(
+    signal: numpy.ndarray,
+    fs: typing.SupportsFloat | typing.SupportsIndex,
+    *,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> list[QualityFindings | None]:
+    """
+    (n, 12, T) float32 mV or int16 uV: what is wrong with each record, None if nothing.
+    """
+
 def crc32c(data: bytes, before: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
     """
     CRC-32C, going on from the CRC of what came before.
+    """
+
+def find_beats(
+    leads: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    rate: typing.SupportsFloat | typing.SupportsIndex,
+) -> numpy.typing.NDArray[numpy.int64]:
+    """
+    (L, N) mV, none flat: where the middle of each QRS complex is.
     """
 
 def instruction_sets() -> list[str]:

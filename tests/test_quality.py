@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from esi_fast._core import find_beats
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.quality import QualityFlags, assess
-from esi_fast.signal.quality_electrodes import find_beats
 from esi_fast.signal.records import read_record
 from esi_fast.signal.resample import resample
 from esi_fast.signal.simulate import simulate

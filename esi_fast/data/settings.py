@@ -54,6 +54,8 @@ class BuildSettings:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}, it must be positive")
+        if not 0.5 <= self.fs <= 1e6:
+            raise ValueError(f"fs is {self.fs}, it must be in 0.5..1000000 Hz")
         if self.num_samples < 1:
             raise ValueError(f"duration {self.duration} s is less than one sample at {self.fs} Hz")
         val, test = self.val_fraction, self.test_fraction
