@@ -5,9 +5,17 @@ from __future__ import annotations
 import ast
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+
+# Of each row: its fields, its first line, and what is wrong with it.
+Rows = Generator[tuple[list[str], int, str], None, None]
+
+# Made once: making one takes as long as reading a row by it.
+_STRICT = csv.reader([], strict=True).dialect
+_BLOCK_BYTES = 1 << 18
+# Characters of a line from which on csv looks for fields beyond its own limit.
+_LONG_LINE = 100_000
 
 
 class CsvTable:
@@ -49,15 +57,15 @@ class CsvTable:
         self.column = {name: index for index, name in enumerate(header)}
         self._num_fields = len(header)
 
-    def rows(self) -> Iterator[tuple[list[str], int, str]]:
+    def rows(self) -> Rows:
         """Every row that is not blank: its fields, its first line, and what is wrong ("": nothing).
 
         Only the form is looked at: a row with a problem may have any number of fields.
         """
+        return self._multiline_rows() if self._multiline else self._line_rows()
+
+    def _multiline_rows(self) -> Rows:
         with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            if not self._multiline:
-                yield from self._single_lines(file)
-                return
             reader = csv.reader(file)
             next(reader, None)
             while True:
@@ -77,17 +85,35 @@ class CsvTable:
                 if row:
                     yield row, line, problem
 
-    def _single_lines(self, file: TextIO) -> Iterator[tuple[list[str], int, str]]:
-        next(file, None)
-        for number, text in enumerate(file, start=2):
+    def _line_rows(self) -> Rows:
+        for line, raw in enumerate(self.lines(), start=1):
+            row, problem = self.parse_line(raw)
+            if (row or problem) and line > 1:
+                yield row, line, problem
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line of the file, the header and blank ones included, with its line end."""
+        with self.path.open("rb") as file:
+            # Block by block is quicker than line by line. A block ends where a line does.
+            while block := file.read(_BLOCK_BYTES):
+                yield from (block + file.readline()).splitlines(keepends=True)
+
+    def parse_line(self, raw: bytes) -> tuple[list[str], str]:
+        """The fields of a line that is a row, and what is wrong; neither if it is blank."""
+        text = raw.decode("utf-8", "replace")
+        if '"' in text or len(text) > _LONG_LINE:
             try:
-                row = next(csv.reader([text], strict=True), [])
+                row = next(csv.reader([text], _STRICT), [])
             except csv.Error as error:
-                yield [], number, str(error)
-                continue
-            wrong = len(row) != self._num_fields
-            if row:
-                yield row, number, f"{len(row)} fields, not {self._num_fields}" if wrong else ""
+                return [], str(error)
+        elif row_text := text.rstrip("\r\n"):
+            # What a reader makes of it, in a quarter of the time; most lines hold no quote.
+            row = row_text.split(",")
+        else:
+            return [], ""
+        if len(row) != self._num_fields:
+            return row, f"{len(row)} fields, not {self._num_fields}"
+        return row, ""
 
     def is_empty(self) -> bool:
         """Whether no row follows the header."""
@@ -95,7 +121,11 @@ class CsvTable:
 
     def count(self) -> int:
         """Number of rows, the damaged ones included."""
-        return sum(1 for _ in self.rows())
+        if self._multiline:
+            return sum(1 for _ in self.rows())
+        lines = self.lines()
+        next(lines, None)
+        return sum(1 for raw in lines if len(raw) > 2 or raw.strip(b"\r\n"))
 
     def reason(self, line: int, problem: str) -> str:
         """What is wrong where, with the file's bare name: the same wherever the folder lies."""

@@ -8,8 +8,9 @@ The keys are the same everywhere: ``heart_rate`` (bpm), ``rr_interval``, ``p_dur
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +19,11 @@ from esi_fast.leads import STANDARD_LEADS
 
 # MIMIC-IV-ECG writes 29999 where the machine measured nothing (its data dictionary says so).
 NOT_MEASURED = 29999
-# Beyond these a machine's number is an error, not a finding. Milliseconds and degrees.
-_PLAUSIBLE = {
-    "rr_interval": (150.0, 4000.0),
-    "p_duration": (20.0, 250.0),
-    "pr": (40.0, 600.0),
-    "qrs": (30.0, 300.0),
-    "qt": (150.0, 900.0),
-    "p_axis": (-360.0, 360.0),
-    "qrs_axis": (-360.0, 360.0),
-    "t_axis": (-360.0, 360.0),
-}
+# MIMIC-IV-ECG's columns: ms from the start of the machine's median beat, and degrees.
+MACHINE_COLUMNS = (
+    "rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end", "p_axis", "qrs_axis",
+    "t_axis",
+)  # fmt: skip
 REFRACTORY_S = 0.2
 SEARCH_BAND_HZ = (5.0, 22.0)
 
@@ -78,49 +73,63 @@ def intervals_from_machine(row: Mapping[str, str | float]) -> dict[str, float]:
     Returns:
         The measured ones of this module's keys; axes are in (-180, 180].
     """
-    raw = {name: value for name in row if (value := _number(row[name])) is not None}
+    return intervals_from_columns([row.get(name, math.nan) for name in MACHINE_COLUMNS])
+
+
+def intervals_from_columns(values: Sequence[str | float]) -> dict[str, float]:
+    """As `intervals_from_machine`, from the values of ``MACHINE_COLUMNS`` in that order.
+
+    Written out, without a loop or a table, as it runs for every record of an archive.
+    """
+    rr, p_onset, p_end, qrs_onset, qrs_end, t_end, p_axis, qrs_axis, t_axis = map(_number, values)
+    # Beyond these limits a machine's number is an error, not a finding. No comparison holds for
+    # NaN, and nothing infinite is plausible.
     found: dict[str, float] = {}
-
-    def keep(key: str, value: float) -> None:
-        low, high = _PLAUSIBLE[key]
-        if low <= value <= high:
-            found[key] = value
-
-    if "rr_interval" in raw:
-        keep("rr_interval", raw["rr_interval"])
-    for key, start, end in (
-        ("p_duration", "p_onset", "p_end"),
-        ("pr", "p_onset", "qrs_onset"),
-        ("qrs", "qrs_onset", "qrs_end"),
-        ("qt", "qrs_onset", "t_end"),
-    ):
-        if raw.get(start, -1.0) >= 0 and end in raw:
-            keep(key, raw[end] - raw[start])
-    for key in ("p_axis", "qrs_axis", "t_axis"):
-        if key in raw:
-            keep(key, raw[key])
-            if key in found:
-                found[key] = -((180.0 - found[key]) % 360.0 - 180.0)
-    return found | _derived(found)
+    if 150.0 <= rr <= 4000.0:
+        found["rr_interval"] = rr
+    if p_onset >= 0:
+        if 20.0 <= p_end - p_onset <= 250.0:
+            found["p_duration"] = p_end - p_onset
+        if 40.0 <= qrs_onset - p_onset <= 600.0:
+            found["pr"] = qrs_onset - p_onset
+    if qrs_onset >= 0:
+        if 30.0 <= qrs_end - qrs_onset <= 300.0:
+            found["qrs"] = qrs_end - qrs_onset
+        if 150.0 <= t_end - qrs_onset <= 900.0:
+            found["qt"] = t_end - qrs_onset
+    if -360.0 <= p_axis <= 360.0:
+        found["p_axis"] = _axis(p_axis)
+    if -360.0 <= qrs_axis <= 360.0:
+        found["qrs_axis"] = _axis(qrs_axis)
+    if -360.0 <= t_axis <= 360.0:
+        found["t_axis"] = _axis(t_axis)
+    return _with_derived(found)
 
 
-def _derived(found: Mapping[str, float]) -> dict[str, float]:
-    derived: dict[str, float] = {}
+def _axis(degrees: float) -> float:
+    return -((180.0 - degrees) % 360.0 - 180.0)
+
+
+def _with_derived(found: dict[str, float]) -> dict[str, float]:
+    """The same mapping, to which the rate and the corrected QT are added."""
     if "rr_interval" in found:
         rr_s = found["rr_interval"] / 1000.0
-        derived["heart_rate"] = 60.0 / rr_s
+        found["heart_rate"] = 60.0 / rr_s
         if "qt" in found:
-            derived["qtc_bazett"] = found["qt"] / math.sqrt(rr_s)
-            derived["qtc_fridericia"] = found["qt"] / math.cbrt(rr_s)
-    return derived
+            found["qtc_bazett"] = found["qt"] / math.sqrt(rr_s)
+            found["qtc_fridericia"] = found["qt"] / math.cbrt(rr_s)
+    return found
 
 
-def _number(value: str | float) -> float | None:
+# The numbers of an archive are some thousand whole ones: looked up, not parsed again.
+@lru_cache(maxsize=8192)
+def _number(value: str | float) -> float:
+    """What was measured, or NaN."""
     try:
         number = float(value)
     except ValueError:
-        return None
-    return number if math.isfinite(number) and number != NOT_MEASURED else None
+        return math.nan
+    return math.nan if number == NOT_MEASURED else number
 
 
 def r_peaks(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
@@ -189,4 +198,4 @@ def measure(signal: NDArray[np.float32], fs: float) -> Measurements:
     if len(peaks) < 3:
         return Measurements(fiducials=fiducials)
     found = {"rr_interval": float(np.median(np.diff(peaks))) * 1000.0 / fs}
-    return Measurements(**found, **_derived(found), fiducials=fiducials)
+    return Measurements(**_with_derived(found), fiducials=fiducials)
