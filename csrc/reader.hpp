@@ -8,9 +8,11 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "lanes.hpp"
+#include "microvolts.hpp"
 #include "read_ahead.hpp"
 #include "record.hpp"
 #include "resample.hpp"
@@ -86,8 +88,16 @@ bool read_one(const std::string& stem, const NameTables& names, const BatchOptio
   const bool cached = reader.read(options.verify);
   result.num_samples = record.num_samples;
   const std::int64_t num_outputs = std::min(length, output_length(record.num_samples, ratio));
-  const bool has_gaps = mark_gaps(record, lanes, resampler.missing);
-  if (!has_gaps && ratio == Ratio{}) {
+  const auto is_copied = [&] {
+    if constexpr (std::is_same_v<Sample, std::int16_t>) {
+      return ratio == Ratio{} && options.nan_policy == NanPolicy::kNan &&
+             copy_microvolts(record, lanes, num_outputs, out, length);
+    }
+    return false;
+  };
+  if (is_copied()) {
+    // As stored: nothing to filter, and nothing to round.
+  } else if (!mark_gaps(record, lanes, resampler.missing) && ratio == Ratio{}) {
     // Nothing to filter: a tile at a time, so that millivolts pass through the fastest cache only.
     constexpr std::int64_t kTile = 256;
     float tile[kTile * kNumLeads];
