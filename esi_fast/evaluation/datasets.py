@@ -205,7 +205,7 @@ def _open_ptbxl(
         name_labels = partial(_superclasses_of, _read_superclasses(root))
     split_of_fold = {fold: split for split, span in folds.items() for fold in span}
     records: dict[str, list[_Labelled]] = {}
-    paths: dict[str, list[Path]] = {}
+    paths: dict[str, list[str | Path]] = {}
     for entry in open_catalogue(root, source="ptb-xl"):
         if entry.error:
             raise ValueError(entry.error)
@@ -218,7 +218,7 @@ def _open_ptbxl(
     for split, split_paths in paths.items():
 
         def read(
-            rows: Sequence[int], split_paths: list[Path] = split_paths
+            rows: Sequence[int], split_paths: list[str | Path] = split_paths
         ) -> tuple[Signals, tuple[str, ...]]:
             batch = read_records(
                 [split_paths[row] for row in rows], fs=fs, duration=num_samples / fs

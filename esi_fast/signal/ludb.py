@@ -64,7 +64,7 @@ class Ludb(Catalogue):
             lines = (text.strip() for name in _DIAGNOSES for text in value[name].splitlines())
             yield CatalogueEntry(
                 key=record_key(value["ID"]),
-                path=self.root / "data" / value["ID"],
+                path=str(self.root / "data" / value["ID"]),
                 subject_id=value["ID"],
                 study_id=value["ID"],
                 age=age,

@@ -1,0 +1,119 @@
+"""Any tree of WFDB headers as a catalogue: who and what is known from their comments."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from esi_fast.signal.catalogue import Catalogue, CatalogueEntry, age_in_years, record_key, sex_of
+from esi_fast.signal.resample import _core
+
+_RUN = 4096  # names sorted at once
+
+
+class WfdbFolder(Catalogue):
+    """Every ``.hea`` file at any depth, folder by folder, each in the order of its names.
+
+    Links to folders are not followed. ``# Age:``, ``# Sex:`` and ``# Dx:`` comments, as the
+    PhysioNet/CinC Challenges 2020 and 2021 write them, are read.
+    """
+
+    source = "wfdb"
+    patients_known = False
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        if next(_stems(root), None) is None:
+            raise FileNotFoundError(
+                f"{root}: no record_list.csv, ptbxl_database.csv or .hea file in it: "
+                "give the folder that holds the recordings"
+            )
+
+    def _count(self) -> int:
+        return sum(1 for _ in _stems(self.root))
+
+    def __iter__(self) -> Iterator[CatalogueEntry]:
+        folder = os.path.join(self.root, "")  # noqa: PTH118 (a Path has no trailing slash)
+        for stem in _stems(self.root):
+            path = folder + stem
+            try:
+                comments = _core.read_header(os.fsencode(path), strict=False).comments
+            except _core.RecordError:
+                # Reading the record will say what is wrong with it; here it only lacks its notes.
+                comments = ()
+            notes = _notes(comments)
+            key = record_key(stem)
+            codes = (code.strip() for code in notes.get("dx", "").split(","))
+            yield CatalogueEntry(
+                key=key,
+                path=path,
+                subject_id=stem.rpartition("/")[2],
+                study_id=key,
+                age=age_in_years(notes.get("age", "")),
+                sex=sex_of(notes.get("sex", "")),
+                statements=tuple(code for code in codes if code and code.casefold() != "unknown"),
+            )
+
+
+def _stems(root: Path) -> Iterator[str]:
+    """The paths of all headers below a folder, relative to it and without suffix.
+
+    Compared part by part, they ascend: the same on every machine.
+    """
+    pending = [("", _ordered(_names(str(root))))]
+    while pending:
+        folder, names = pending[-1]
+        name = next(names, "")
+        if not name:
+            pending.pop()
+        elif name.endswith(_FOLDER):
+            inner = folder + name.removesuffix(_FOLDER)
+            pending.append((f"{inner}/", _ordered(_names(f"{root}/{inner}"))))
+        else:
+            yield folder + name.removesuffix(_HEADER)
+
+
+# Ends of names, of characters that sort before all that a name may hold: the order of the ended
+# names is that of the names, and of a header and a folder of the same name, the header is first.
+_HEADER, _FOLDER = "\0", "\0\0"
+
+
+def _names(folder: str) -> Iterator[str]:
+    """The names of the headers, without suffix, and of the folders in a folder, each ended."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.name + _FOLDER
+                elif entry.name.endswith(".hea") and not entry.is_dir():
+                    yield entry.name.removesuffix(".hea") + _HEADER
+    except OSError:
+        return  # what may not be looked into holds nothing to read
+
+
+def _ordered(names: Iterator[str]) -> Iterator[str]:
+    """The names in order, in little more memory than their characters, however many there are."""
+    runs: list[str] = []
+    while run := "/".join(sorted(islice(names, _RUN))):
+        runs.append(run)
+    if len(runs) < 2:
+        return iter(runs[0].split("/")) if runs else iter(())
+    return heapq.merge(*map(_split, runs))
+
+
+def _split(run: str) -> Iterator[str]:
+    return (match[0] for match in re.finditer("[^/]+", run))
+
+
+def _notes(comments: Sequence[str]) -> dict[str, str]:
+    """The comments of the form ``Name: value`` or ``<name>: value``."""
+    notes: dict[str, str] = {}
+    for comment in comments:
+        name, colon, value = comment.partition(":")
+        if colon:
+            notes.setdefault(name.strip(" <>").casefold(), value.strip())
+    return notes
