@@ -71,13 +71,18 @@ inline bool copy_microvolts(const RawRecord& record, const Lanes& lanes, std::in
   std::int16_t steps[kNumLeads];
   if (!detail::whole_steps(record, lanes, steps)) return false;
   const std::int16_t* samples = record.samples[lanes.sources[0].group].narrow.data();
+  Eight step[kNumLeads];
+  Eight most[kNumLeads];
+  for (int lane = 0; lane < kNumLeads; ++lane) {
+    constexpr std::int16_t kMost = std::numeric_limits<std::int16_t>::max();
+    step[lane] = Eight{} + steps[lane];
+    most[lane] = Eight{} + static_cast<std::int16_t>(kMost / steps[lane]);
+  }
   Eight any_beyond{};
   const auto convert = [&](const Eight& x, int lane, std::int16_t* target) {
-    const Eight limit =
-        Eight{} + static_cast<std::int16_t>(std::numeric_limits<std::int16_t>::max() / steps[lane]);
     const Eight missing = x == (Eight{} + kMissingInt16);
-    any_beyond |= (x > limit) | ((x < -limit) & ~missing);
-    const Eight value = (x * steps[lane] & ~missing) | (x & missing);
+    any_beyond |= (x > most[lane]) | ((x < -most[lane]) & ~missing);
+    const Eight value = (x * step[lane] & ~missing) | (x & missing);
     std::memcpy(target, &value, sizeof(value));
   };
   std::int64_t t = 0;

@@ -18,6 +18,8 @@ BATCH_RECORDS = 64
 RECORD_COLUMNS = ("key", "subject_id", "split", "shard", "position", "concept_key", "quality")
 REJECTED_COLUMNS = ("key", "subject_id", "study_id", "split", "kind", "reason")
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False).encode
+
 Rows = Sequence[Sequence[str | int]]
 
 
@@ -112,10 +114,7 @@ def _add(writer: ShardWriter, batch: SampleBatch) -> None:
     writer.add(
         keys=[entry.key for entry in batch.entries],
         ecg=batch.ecg,
-        metas=[
-            json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-            for meta in batch.metas
-        ],
+        metas=[_encode(meta).encode() for meta in batch.metas],
         captions=[None if one is None else one.encode() for one in batch.captions],
         concept_keys=[meta["concept_key"] for meta in batch.metas],
     )
