@@ -27,8 +27,9 @@ class Comparison:
     Attributes:
         pipeline, ours, rival: what is done, and by whom.
         num_compared: records on which both gave the same result before any was timed.
-        clock: ``"cpu"`` (of the whole process; the median of the rounds counts) or ``"wall"`` (for
-            threads and disks; the best round counts).
+        clock: ``"cpu"`` (of the whole process; the median of the rounds counts), ``"thread"`` (CPU
+            of the calling thread alone; the median) or ``"wall"`` (for threads and disks; the best
+            round counts).
         bar, aim: wanted ratio, None where there is none.
         note: what else the reader must know; begins with "not measured" where that is so.
         rounds: microseconds a record, (ours, rival), a pair a round.
@@ -38,7 +39,7 @@ class Comparison:
     ours: str
     rival: str
     num_compared: int = 0
-    clock: Literal["cpu", "wall"] = "cpu"
+    clock: Literal["cpu", "thread", "wall"] = "cpu"
     bar: float | None = None
     aim: float | None = None
     note: str = ""
@@ -96,7 +97,8 @@ def time_in_turn(
         num_rounds: how often.
         before: called, untimed, before each batch of each.
     """
-    clock = time.process_time if row.clock == "cpu" else time.perf_counter
+    clocks = {"cpu": time.process_time, "thread": time.thread_time, "wall": time.perf_counter}
+    clock = clocks[row.clock]
     num_records = sum(map(len, batches))
     gc.collect()
     gc.disable()  # one's garbage must not be collected in the other's time
