@@ -25,7 +25,6 @@ from shard_tree import (
     write_record,
 )
 
-from esi_fast.data.plan import read_patients, split_of
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.leads import STANDARD_LEADS
 
@@ -66,7 +65,7 @@ def test_some_leads_in_any_order(tmp_path: Path) -> None:
         assert meta["source_leads"] == list(leads if number == 2 else FILE_ORDER)
         assert not {"missing", "flat", "kept"} & set(meta["quality"])  # of the stored leads
     assert json.loads(samples["k002"]["json"])["status"] == (
-        "lacks lead(s) II, III, aVR, aVL, aVF, V1, V3, V4, V5, V6"
+        "lacks leads: II, III, aVR, aVL, aVF, V1, V3, V4, V5, V6"
     )
     shards = ShardSet(tmp_path / "out")
     assert shards.leads == leads
@@ -85,7 +84,7 @@ def test_a_record_without_a_wanted_lead_is_rejected_or_kept(tmp_path: Path) -> N
     assert (summary.rejected, summary.quality["kept"]) == ({}, 1)
     sample = samples_in(tmp_path / "kept")["k001"]
     ecg, quality = ecg_in(sample), json.loads(sample["json"])["quality"]
-    assert quality["kept"].startswith("lacks lead(s) II, III, aVR")
+    assert quality["kept"].startswith("lacks leads: II, III, aVR")
     assert quality["missing"]["II"] == 1.0
     np.testing.assert_array_equal(ecg[[0, 7]], signal_of(1)[[0, 7]] * 5)
     assert (np.delete(ecg, [0, 7], axis=0) == -32768).all()
@@ -180,41 +179,6 @@ def test_excluded_patients_are_listed_and_not_read(tmp_path: Path) -> None:
     assert sorted(samples_in(tmp_path / "out")) == ["k000", "k001", "k004", "k005"]
     with pytest.raises(FileExistsError, match="excluded="):
         build(tree, tmp_path / "out", excluded={"p1"}, resume=True, **ONE_SPLIT)
-
-
-@pytest.mark.parametrize(
-    ("text", "patients"),
-    [
-        ("10\n20\n\n# not 30\n", {"10", "20"}),
-        ("subject_id\n10\n20.0\n", {"10", "20"}),
-        ("ecg_id,patient_id\n1,15709.0\n2,7\n3,\n", {"15709", "7"}),
-        ("\ufeffkey,subject_id,split\na,p1,test\nb,p2,test\n", {"p1", "p2"}),
-    ],
-)
-def test_patients_are_read_from_lists_and_csv_files(
-    tmp_path: Path, text: str, patients: set[str]
-) -> None:
-    path = tmp_path / "patients"
-    path.write_text(text, encoding="utf-8")
-    assert read_patients(path) == patients
-
-
-@pytest.mark.parametrize(("text", "what"), [("", "names no patients"), ("a,b\n1,2\n", "column")])
-def test_files_without_patients_are_refused(tmp_path: Path, text: str, what: str) -> None:
-    (tmp_path / "patients").write_text(text)
-    with pytest.raises(ValueError, match=what):
-        read_patients(tmp_path / "patients")
-
-
-def test_splits_are_uniform_and_do_not_move() -> None:
-    patients = [f"p{number}" for number in range(20_000)]
-    splits = [split_of(patient, 0.1, 0.2) for patient in patients]
-    shares = {name: splits.count(name) / len(splits) for name in ("train", "val", "test")}
-    np.testing.assert_allclose([*shares.values()], [0.7, 0.1, 0.2], atol=0.01)
-    for patient, split in zip(patients, splits, strict=True):
-        if split_of(patient, 0.3, 0.2) == "train":
-            assert split == "train"
-        assert (split_of(patient, 0.3, 0.2) == "test") == (split == "test")
 
 
 # ---------------------------------------------------------------------------------------- settings

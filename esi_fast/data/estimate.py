@@ -17,7 +17,7 @@ from esi_fast.data.shard_job import ShardJob, write_shard
 from esi_fast.data.shards import Part
 from esi_fast.signal.catalogue import Catalogue
 
-TRIAL_RECORDS = 128
+TRIAL_RECORDS = 512
 
 
 @dataclass(frozen=True, slots=True)

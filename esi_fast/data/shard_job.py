@@ -85,7 +85,7 @@ def write_shard(
                 quality = sorted(meta["quality"])
                 flags.update(quality)
                 if "status" in meta:
-                    flags[meta["status"].partition(":")[0].partition("(")[0]] += 1
+                    flags[meta["status"].partition(":")[0]] += 1
                 place = (planned.split, f"{planned.name}.tar", len(record_rows))
                 said = (meta["concept_key"], ";".join(quality))
                 record_rows.append((entry.key, entry.subject_id, *place, *said))

@@ -41,7 +41,7 @@ class RecordBatch:
         signal: ``(n, 12, T)``, leads in the standard order; float32 millivolt with NaN where
             missing, or int16 microvolt with -32768 where missing.
         status: per record ``"ok"``, ``"joined: several segments"``,
-            ``"read through wfdb: <reason>"``, ``"lacks lead(s) V1, V2"``, or why it could not be
+            ``"read through wfdb: <reason>"``, ``"lacks leads: V1, V2"``, or why it could not be
             read: missing, truncated, checksum (or first sample), format, leads, units, non-finite
             (a gain that gives no finite voltages), unsupported, io, or rate (its sampling rate
             differs from the batch's and no ``fs`` was asked for).
@@ -225,7 +225,7 @@ class _Batch:
             signal[lead_indices(STANDARD_LEADS, leads)] = record.signal
             record = replace(record, signal=signal, leads=STANDARD_LEADS)
             absent = [lead for lead in STANDARD_LEADS if lead not in leads]
-            self.status[index] = f"lacks lead(s) {', '.join(absent)}"
+            self.status[index] = f"lacks leads: {', '.join(absent)}"
         self.through_wfdb[index] = record
 
     def _present_leads(self, source_leads: tuple[str, ...]) -> tuple[str, ...]:
@@ -344,7 +344,8 @@ class _Batch:
                 self.fall_back(index, present)
                 return
             try:
-                lead_indices(self.source_leads[index], self.options.required_leads)
+                required = self.options.required_leads or STANDARD_LEADS
+                lead_indices(self.source_leads[index], required)
             except ValueError as error:
                 self.fail(index, "leads", str(error))
 
