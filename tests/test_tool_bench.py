@@ -96,8 +96,9 @@ def test_the_accuracy_table_is_whole(quick: tuple[str, Path, Path]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("loader",), ("signal", "--no"), ("signal", "--csv"), ("signal", "--csv", "/no/x.csv"),
-     ("signal", "--accuracy-csv", "/tmp")],
+    [(), ("speed",), ("loader", "--shard"), ("signal", "--no"), ("signal", "--csv"),
+     ("signal", "--csv", "/no/x.csv"),
+     ("signal", "--accuracy-csv", "/tmp"), ("signal", "--shard", "--accuracy-csv", "x.csv")],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments: tuple[str, ...]) -> None:
     done = bench(*arguments)
