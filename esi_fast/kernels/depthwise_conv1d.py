@@ -1,10 +1,11 @@
 """Depthwise 1D convolution: kernels, launchers, registration, public function.
 
-Forward and backward read every operand once from memory (shifted reads hit the caches): one program
-makes a tile of time x channels from K shifted loads. The backward pairs one window over `dy` with
-one row of `x`, which gives dx and the weight gradient together; each program keeps its share of the
-latter in a row of partial sums, and one sum in a fixed order closes it. No atomics: results repeat
-bit for bit.
+A program makes a tile of time x channels, and each of its threads `ROWS` consecutive samples of a
+few channels: a sample that is loaded serves all the outputs of the thread that it touches, so that
+the caches see (ROWS + K - 1) / ROWS loads an output instead of K. The backward pairs one window
+over `dy` with the same rows of `x`, which gives dx and the weight gradient together; each program
+walks over several tiles, keeps its share of the latter in registers and leaves one row of partial
+sums, which one sum in a fixed order closes. No atomics: results repeat bit for bit.
 
 Strides are passed, so that slices, transposed views and expanded gradients cost no copy.
 """
@@ -15,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from esi_fast.kernels import dispatch, reference
@@ -23,35 +23,97 @@ from esi_fast.kernels.dispatch import ceil_div, jit, next_power_of_2, tl
 from esi_fast.kernels.reference import Layout
 
 MAX_TAPS = 31  # the taps are unrolled; above, the code grows without bound
+MAX_HELD_TAPS = 9  # up to here the weights stay in registers
 
 
 class Tile(NamedTuple):
-    """A launch configuration: rows of time, channels, warps."""
+    """A launch configuration: groups of rows, consecutive rows a group, channels, warps."""
 
-    block_t: int
+    groups: int
+    rows: int
     block_c: int
     num_warps: int
 
+    @property
+    def block_t(self) -> int:
+        """Samples that a program makes at a time."""
+        return self.groups * self.rows
 
-# Rows of partial sums of the weight gradient: enough programs to fill a large device, few enough
-# that the second stage stays small. A constant, so that no device changes the order of the sum.
-MAX_PARTIALS = 512
+
+# Programs of the backward kernel: enough to fill a large device, few enough that their partial
+# sums stay small. A constant, so that no device changes the order of the sum.
+MAX_PROGRAMS = 1024
 
 
-def forward_tile(num_channels: int, channels_first: bool) -> Tile:
+def forward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
     """The shipped configuration of the forward kernel."""
     if channels_first:
-        return Tile(128, min(8, next_power_of_2(num_channels)), 4)
-    return Tile(32, min(64, max(16, next_power_of_2(num_channels))), 4)
+        return Tile(128, 1, min(8, next_power_of_2(num_channels)), 4)
+    block_c = min(64, max(16, next_power_of_2(num_channels)))
+    return Tile(16, 4, block_c, 4) if num_taps <= MAX_HELD_TAPS else Tile(32, 1, block_c, 4)
 
 
 def backward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
     """The shipped configuration of the backward kernel; many taps need many registers."""
+    held = num_taps <= MAX_HELD_TAPS
     if channels_first:
-        block_t = 128 if num_taps <= 7 else 64
-        return Tile(block_t, min(8, next_power_of_2(num_channels)), 4)
-    block_c = 64 if num_taps <= 7 else 32
-    return Tile(16, min(block_c, max(16, next_power_of_2(num_channels))), 4)
+        return Tile(128 if held else 64, 1, min(4, next_power_of_2(num_channels)), 4)
+    block_c = min(64 if held else 32, max(16, next_power_of_2(num_channels)))
+    return Tile(8, 4, block_c, 4) if held else Tile(8, 1, block_c, 4)
+
+
+@jit
+def load_taps(
+    w_ptr: tl.tensor, in_c: tl.tensor, w_stride_k: tl.tensor,
+    K: tl.constexpr, HELD: tl.constexpr, ACC: tl.constexpr,
+) -> tl.tuple:  # fmt: skip
+    """The weights of a tile of channels, K rows (1, BC); none where they are not held."""
+    taps = ()
+    if HELD:
+        for k in tl.static_range(K):
+            w = tl.load(w_ptr + k * w_stride_k, mask=in_c, other=0.0).to(ACC)
+            taps = taps + (w[None, :],)
+    return taps
+
+
+@jit
+def tap(
+    taps: tl.tuple, w_ptr: tl.tensor, in_c: tl.tensor, w_stride_k: tl.tensor,
+    k: tl.constexpr, HELD: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr, BC: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Weight number k as a tile (G, BC)."""
+    if HELD:
+        w = taps[k]
+    else:
+        w = tl.load(w_ptr + k * w_stride_k, mask=in_c, other=0.0).to(ACC)[None, :]
+    return tl.broadcast_to(w, (G, BC))
+
+
+@jit
+def convolve(
+    x_ptr: tl.tensor, t: tl.tensor, n: tl.tensor, in_c: tl.tensor, x_stride_t: tl.tensor,
+    taps: tl.tuple, w_ptr: tl.tensor, w_stride_k: tl.tensor,
+    K: tl.constexpr, PADDING: tl.constexpr, HELD: tl.constexpr, ROWS: tl.constexpr,
+    ACC: tl.constexpr, G: tl.constexpr, BC: tl.constexpr,
+) -> tl.tuple:  # fmt: skip
+    """ROWS tiles (G, BC): sum over k of w[k] * x[t + row + k - padding], zeros outside [0, n)."""
+    out = (tl.zeros((G, BC), ACC),) * ROWS
+    for j in tl.static_range(ROWS + K - 1):
+        s = t + (j - PADDING)
+        x = tl.load(
+            x_ptr + s[:, None].to(tl.int64) * x_stride_t,
+            mask=((s >= 0) & (s < n))[:, None] & in_c[None, :],
+            other=0.0,
+        ).to(ACC)
+        new = ()
+        for r in tl.static_range(ROWS):
+            if j >= r and j - r < K:
+                w = tap(taps, w_ptr, in_c, w_stride_k, j - r, HELD, ACC, G, BC)
+                new = new + (tl.fma(x, w, out[r]),)
+            else:
+                new = new + (out[r],)
+        out = new
+    return out
 
 
 @jit
@@ -62,15 +124,16 @@ def forward_kernel(
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     w_stride_c: tl.tensor, w_stride_k: tl.tensor,
     y_stride_b: tl.tensor, y_stride_t: tl.tensor, y_stride_c: tl.tensor,
-    K: tl.constexpr, PADDING: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    ACC: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    K: tl.constexpr, PADDING: tl.constexpr, HELD: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr,
+    BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """y[t] = bias + sum over k of w[k] * x[t + k - padding], zero past the length."""
     num_c = tl.cdiv(C, BC)
-    num_t = tl.cdiv(T_out, BT)
+    num_t = tl.cdiv(T_out, G * ROWS)
     pid = tl.program_id(0)
     b = (pid // (num_c * num_t)).to(tl.int64)
-    t = (pid // num_c) % num_t * BT + tl.arange(0, BT)
+    t = (pid // num_c) % num_t * (G * ROWS) + tl.arange(0, G) * ROWS
     c = pid % num_c * BC + tl.arange(0, BC)
     in_c = c < C
     n = T
@@ -79,26 +142,24 @@ def forward_kernel(
         n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
         n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
     c_row = c[None, :].to(tl.int64)
-    x_ptr += b * x_stride_b + c_row * x_stride_c
-    acc = tl.zeros((BT, BC), ACC)
-    for k in tl.static_range(K):
-        s = t + (k - PADDING)
-        x = tl.load(
-            x_ptr + s[:, None].to(tl.int64) * x_stride_t,
-            mask=((s >= 0) & (s < n))[:, None] & in_c[None, :],
-            other=0.0,
-        ).to(ACC)
-        w = tl.load(w_ptr + c * w_stride_c + k * w_stride_k, mask=in_c, other=0.0).to(ACC)
-        acc = tl.fma(x, tl.broadcast_to(w[None, :], (BT, BC)), acc)
-    if HAS_BIAS:
-        acc += tl.load(b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
-    if HAS_LENGTHS:
-        acc = tl.where((t < n_out)[:, None], acc, 0.0)
-    tl.store(
-        y_ptr + b * y_stride_b + t[:, None].to(tl.int64) * y_stride_t + c_row * y_stride_c,
-        acc.to(y_ptr.dtype.element_ty),
-        mask=(t < T_out)[:, None] & in_c[None, :],
-    )
+    w_ptr += c * w_stride_c
+    taps = load_taps(w_ptr, in_c, w_stride_k, K, HELD, ACC)
+    out = convolve(
+        x_ptr + b * x_stride_b + c_row * x_stride_c, t, n, in_c, x_stride_t, taps, w_ptr,
+        w_stride_k, K, PADDING, HELD, ROWS, ACC, G, BC,
+    )  # fmt: skip
+    y_ptr += b * y_stride_b + c_row * y_stride_c
+    for r in tl.static_range(ROWS):
+        y = out[r]
+        if HAS_BIAS:
+            y += tl.load(b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
+        if HAS_LENGTHS:
+            y = tl.where((t + r < n_out)[:, None], y, 0.0)
+        tl.store(
+            y_ptr + (t + r)[:, None].to(tl.int64) * y_stride_t,
+            y.to(y_ptr.dtype.element_ty),
+            mask=(t + r < T_out)[:, None] & in_c[None, :],
+        )
 
 
 @jit
@@ -110,66 +171,89 @@ def backward_kernel(
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     w_stride_c: tl.tensor, w_stride_k: tl.tensor,
     dx_stride_b: tl.tensor, dx_stride_t: tl.tensor, dx_stride_c: tl.tensor,
-    K: tl.constexpr, K_ROWS: tl.constexpr, PADDING: tl.constexpr, NEED_DX: tl.constexpr,
-    NEED_DW: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, BT: tl.constexpr,
-    BC: tl.constexpr,
+    K: tl.constexpr, PADDING: tl.constexpr, HELD: tl.constexpr, NEED_DX: tl.constexpr,
+    NEED_DW: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr,
+    ROWS: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """dx[s] = sum over k of w[k] * dy[s + padding - k], and a row of sums for weight and bias."""
     num_c = tl.cdiv(C, BC)
-    num_t = tl.cdiv(tl.maximum(T, T_out), BT)
+    num_t = tl.cdiv(tl.maximum(T, T_out), G * ROWS)
     c = tl.program_id(0) % num_c * BC + tl.arange(0, BC)
     row = tl.program_id(0) // num_c
     in_c = c < C
     c_row = c[None, :].to(tl.int64)
-    taps = tl.arange(0, K_ROWS)[:, None]
-    sums = tl.zeros((K_ROWS, BC), ACC)  # rows 0..K-1 the taps, row K the bias
+    w_ptr += c * w_stride_c
+    taps = load_taps(w_ptr, in_c, w_stride_k, K, HELD and NEED_DX, ACC)
+    sums = (tl.zeros((G, BC), ACC),) * (K + 1)  # the taps, then the bias
     for tile in range(row, num_tiles, num_partials):
         b = (tile // num_t).to(tl.int64)
-        t = tile % num_t * BT + tl.arange(0, BT)
-        t_row = t[:, None].to(tl.int64)
+        t = tile % num_t * (G * ROWS) + tl.arange(0, G) * ROWS
         n = T
         n_out = T_out
         if HAS_LENGTHS:
             n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
             n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
-        valid = (t < n)[:, None] & in_c[None, :]
-        dy_tile = dy_ptr + b * dy_stride_b + c_row * dy_stride_c
-        dx = tl.zeros((BT, BC), ACC)
+        x = ()
         if NEED_DW:
-            x = tl.load(
-                x_ptr + b * x_stride_b + t_row * x_stride_t + c_row * x_stride_c,
-                mask=valid,
-                other=0.0,
-            ).to(ACC)
-            dy = tl.load(
-                dy_tile + t_row * dy_stride_t, mask=(t < n_out)[:, None] & in_c[None, :], other=0.0
-            ).to(ACC)
-            sums += tl.where(taps == K, tl.sum(dy, axis=0)[None, :], 0.0)
-        for k in tl.static_range(K):
-            s = t + (PADDING - k)
+            x_tile = x_ptr + b * x_stride_b + c_row * x_stride_c
+            for r in tl.static_range(ROWS):
+                value = tl.load(
+                    x_tile + (t + r)[:, None].to(tl.int64) * x_stride_t,
+                    mask=(t + r < n)[:, None] & in_c[None, :],
+                    other=0.0,
+                )
+                x = x + (value.to(ACC),)
+        dy_tile = dy_ptr + b * dy_stride_b + c_row * dy_stride_c
+        dx = (tl.zeros((G, BC), ACC),) * ROWS
+        for j in tl.static_range(ROWS + K - 1):
+            s = t + (j - (K - 1) + PADDING)  # meets row r of x through tap r - j + K - 1
             dy = tl.load(
                 dy_tile + s[:, None].to(tl.int64) * dy_stride_t,
                 mask=((s >= 0) & (s < n_out))[:, None] & in_c[None, :],
                 other=0.0,
             ).to(ACC)
             if NEED_DX:
-                w = tl.load(w_ptr + c * w_stride_c + k * w_stride_k, mask=in_c, other=0.0).to(ACC)
-                dx = tl.fma(dy, tl.broadcast_to(w[None, :], (BT, BC)), dx)
+                new = ()
+                for r in tl.static_range(ROWS):
+                    if r + K - 1 >= j and r - j < 1:
+                        w = tap(taps, w_ptr, in_c, w_stride_k, r - j + K - 1, HELD, ACC, G, BC)
+                        new = new + (tl.fma(dy, w, dx[r]),)
+                    else:
+                        new = new + (dx[r],)
+                dx = new
             if NEED_DW:
-                sums += tl.where(taps == k, tl.sum(x * dy, axis=0)[None, :], 0.0)
+                new_sums = ()
+                for k in tl.static_range(K):
+                    if j + k >= K - 1 and j + k - (K - 1) < ROWS:
+                        new_sums = new_sums + (tl.fma(x[j + k - (K - 1)], dy, sums[k]),)
+                    else:
+                        new_sums = new_sums + (sums[k],)
+                if j + PADDING >= K - 1 and j + PADDING - (K - 1) < ROWS:
+                    new_sums = new_sums + (sums[K] + dy,)
+                else:
+                    new_sums = new_sums + (sums[K],)
+                sums = new_sums
+        if NEED_DW and PADDING > K - 1:  # the first rows of dy were not among those above
+            for r in tl.static_range(ROWS):
+                if r < PADDING - (K - 1):
+                    dy = tl.load(
+                        dy_tile + (t + r)[:, None].to(tl.int64) * dy_stride_t,
+                        mask=(t + r < n_out)[:, None] & in_c[None, :],
+                        other=0.0,
+                    ).to(ACC)
+                    sums = sums[:K] + (sums[K] + dy,)
         if NEED_DX:
-            dx = tl.where((t < n)[:, None], dx, 0.0)
-            tl.store(
-                dx_ptr + b * dx_stride_b + t_row * dx_stride_t + c_row * dx_stride_c,
-                dx.to(dx_ptr.dtype.element_ty),
-                mask=(t < T)[:, None] & in_c[None, :],
-            )
+            dx_tile = dx_ptr + b * dx_stride_b + c_row * dx_stride_c
+            for r in tl.static_range(ROWS):
+                tl.store(
+                    dx_tile + (t + r)[:, None].to(tl.int64) * dx_stride_t,
+                    tl.where((t + r < n)[:, None], dx[r], 0.0).to(dx_ptr.dtype.element_ty),
+                    mask=(t + r < T)[:, None] & in_c[None, :],
+                )
     if NEED_DW:
-        tl.store(
-            partial_ptr + (row.to(tl.int64) * (K + 1) + taps) * C + c[None, :],
-            sums,
-            mask=(taps <= K) & in_c[None, :],
-        )
+        partial_ptr += row.to(tl.int64) * (K + 1) * C + c
+        for k in tl.static_range(K + 1):
+            tl.store(partial_ptr + k * C, tl.sum(sums[k], axis=0), mask=in_c)
 
 
 def _contiguous(x: Tensor | None) -> Tensor | None:
@@ -191,7 +275,7 @@ def launch_forward(
     y = reference.empty_like_layout(x, num_out)
     if y.numel() == 0:
         return y
-    tile = tile or forward_tile(num_channels, reference.is_channels_first(x))
+    tile = tile or forward_tile(num_channels, num_taps, reference.is_channels_first(x))
     num_programs = (
         ceil_div(num_channels, tile.block_c) * ceil_div(num_out, tile.block_t) * num_batch
     )
@@ -199,9 +283,9 @@ def launch_forward(
         forward_kernel[(num_programs,)](
             x, weight, _contiguous(bias), _contiguous(lengths), y, num_time, num_out, num_channels,
             *x.stride(), weight.stride(0), weight.stride(2), *y.stride(),
-            K=num_taps, PADDING=padding, HAS_BIAS=bias is not None, HAS_LENGTHS=lengths is not None,
-            ACC=dispatch.accumulator(x.dtype), BT=tile.block_t, BC=tile.block_c,
-            num_warps=tile.num_warps,
+            K=num_taps, PADDING=padding, HELD=num_taps <= MAX_HELD_TAPS, HAS_BIAS=bias is not None,
+            HAS_LENGTHS=lengths is not None, ACC=dispatch.accumulator(x.dtype),
+            G=tile.groups, ROWS=tile.rows, BC=tile.block_c, num_warps=tile.num_warps,
         )  # fmt: skip
     return y
 
@@ -223,19 +307,20 @@ def launch_backward(
     dweight, dbias = weight.new_empty(0), weight.new_empty(0)
     tile = tile or backward_tile(num_channels, num_taps, reference.is_channels_first(x))
     num_tiles = num_batch * ceil_div(max(num_time, dy.shape[1]), tile.block_t)
-    num_partials = min(num_tiles, MAX_PARTIALS)
+    num_blocks_c = ceil_div(num_channels, tile.block_c)
+    num_partials = min(num_tiles, max(1, MAX_PROGRAMS // num_blocks_c))
     acc = reference.compute_dtype(x)
     partial = x.new_empty((num_partials, num_taps + 1, num_channels) if need_dw else 0, dtype=acc)
     if num_tiles and (need[0] or need_dw):
         with dispatch.on_device(x):
-            backward_kernel[(ceil_div(num_channels, tile.block_c) * num_partials,)](
+            backward_kernel[(num_blocks_c * num_partials,)](
                 dy, x, weight, _contiguous(lengths), dx, partial,
                 num_time, dy.shape[1], num_channels, num_tiles, num_partials,
                 *dy.stride(), *x.stride(), weight.stride(0), weight.stride(2),
                 *(dx.stride() if need[0] else (0, 0, 0)),
-                K=num_taps, K_ROWS=next_power_of_2(num_taps + 1), PADDING=padding, NEED_DX=need[0],
+                K=num_taps, PADDING=padding, HELD=num_taps <= MAX_HELD_TAPS, NEED_DX=need[0],
                 NEED_DW=need_dw, HAS_LENGTHS=lengths is not None,
-                ACC=dispatch.accumulator(x.dtype), BT=tile.block_t, BC=tile.block_c,
+                ACC=dispatch.accumulator(x.dtype), G=tile.groups, ROWS=tile.rows, BC=tile.block_c,
                 num_warps=tile.num_warps,
             )  # fmt: skip
     if need_dw:
@@ -247,7 +332,8 @@ def launch_backward(
     return dx, dweight, dbias
 
 
-def _limits(weight: Tensor) -> str:
+def taps_limit(weight: Tensor) -> str:
+    """Why Triton cannot serve this number of taps; empty where it can."""
     num_taps = weight.shape[2]
     return f"{num_taps} taps, more than {MAX_TAPS}" if num_taps > MAX_TAPS else ""
 
@@ -289,7 +375,7 @@ dispatch.register(
     reference=reference.depthwise_conv1d_forward,
     launch=launch_forward,
     fake=_forward_fake,
-    limits=lambda x, weight, *_: _limits(weight),
+    limits=lambda x, weight, *_: taps_limit(weight),
 )
 dispatch.register(
     "depthwise_conv1d_backward",
@@ -298,7 +384,7 @@ dispatch.register(
     reference=reference.depthwise_conv1d_backward,
     launch=launch_backward,
     fake=_backward_fake,
-    limits=lambda dy, x, weight, *_: _limits(weight),
+    limits=lambda dy, x, weight, *_: taps_limit(weight),
 )
 dispatch.register_gradient("depthwise_conv1d", _backward, _setup_context)
 
@@ -354,44 +440,3 @@ def depthwise_conv1d(
         x_BTC = x_BTC.to(cast)
     y_BTC: Tensor = torch.ops.esi_fast.depthwise_conv1d(x_BTC, weight, bias, padding, lengths)
     return y_BTC if layout == "BTC" else y_BTC.transpose(1, 2)
-
-
-def depthwise_conv1d_layer_norm(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    ln_weight: Tensor,
-    ln_bias: Tensor,
-    *,
-    eps: float = 1e-6,
-) -> Tensor:
-    """Depthwise 1D convolution that keeps the length, then LayerNorm over the channels; "BTC" only.
-
-    Equivalent to:
-        ```python
-        y = F.conv1d(x.transpose(1, 2), weight, bias, padding=K // 2, groups=C).transpose(1, 2)
-        y = F.layer_norm(y, (C,), ln_weight, ln_bias, eps)
-        ```
-
-    Args:
-        x: `(B, T, C)`, as in `depthwise_conv1d`.
-        weight: `(C, 1, K)`, K odd.
-        bias: `(C,)` or None.
-        ln_weight: `(C,)`.
-        ln_bias: `(C,)`.
-        eps: added to the variance.
-
-    Returns:
-        `(B, T, C)`, in the dtype that `F.layer_norm` gives (float32 under CUDA autocast).
-
-    Raises:
-        ValueError: an even K, or shapes that do not fit.
-
-    Determinism: that of `F.layer_norm`. Saved for backward: `x`, the convolution's output, mean and
-        rstd. Two
-    operators for now: the convolution, then torch's LayerNorm.
-    """
-    if weight.shape[-1] % 2 == 0:
-        raise ValueError(f"weight has {weight.shape[-1]} taps: an odd number keeps the length")
-    y = depthwise_conv1d(x, weight, bias, padding=weight.shape[-1] // 2)
-    return F.layer_norm(y, (y.shape[-1],), ln_weight, ln_bias, eps)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from esi_fast.kernels import dispatch, reference
 from esi_fast.kernels.dispatch import ceil_div, jit, next_power_of_2, tl
+from esi_fast.kernels.gelu import activate, activate_with_slope
 from esi_fast.kernels.reference import Activation
 
 
@@ -40,36 +41,14 @@ def shipped_tile(num_channels: int, channels_first: bool) -> Tile:
 
 
 @jit
-def activate(x: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
-    """The input itself, or its GELU."""
-    if ACTIVATION == "gelu":
-        x = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-    elif ACTIVATION == "gelu_tanh":  # x * sigmoid(2 z) = x * (1 + tanh(z)) / 2
-        x = x / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
-    return x
-
-
-@jit
-def activation_gradient(x: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
-    """The derivative of the GELU."""
-    if ACTIVATION == "gelu":
-        cdf = 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
-        slope = cdf + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
-    else:
-        sigmoid = 1.0 / (1.0 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
-        inner = 1.5957691216057308 * (1.0 + 0.134145 * x * x)
-        slope = sigmoid + x * sigmoid * (1.0 - sigmoid) * inner
-    return slope
-
-
-@jit
 def sums_kernel(
     dy_ptr: tl.tensor, x_ptr: tl.tensor, lengths_ptr: tl.tensor, partial_ptr: tl.tensor,
     T: tl.tensor, C: tl.tensor,
     dy_stride_b: tl.tensor, dy_stride_t: tl.tensor, dy_stride_c: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     BACKWARD: tl.constexpr, ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    ACC: tl.constexpr, BT: tl.constexpr, NUM_STEPS: tl.constexpr, BC: tl.constexpr,
+    ACC: tl.constexpr, HALF: tl.constexpr, BT: tl.constexpr, NUM_STEPS: tl.constexpr,
+    BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """Sums of a chunk of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (B, chunks, 2, C)."""
     num_c = tl.cdiv(C, BC)
@@ -90,7 +69,8 @@ def sums_kernel(
         t = (chunk * NUM_STEPS + step) * BT + tl.arange(0, BT)
         t_row = t[:, None].to(tl.int64)
         valid = (t < n)[:, None] & in_c[None, :]
-        a = activate(tl.load(x_ptr + t_row * x_stride_t, mask=valid, other=0.0).to(ACC), ACTIVATION)
+        x = tl.load(x_ptr + t_row * x_stride_t, mask=valid, other=0.0).to(ACC)
+        a = activate(x, ACTIVATION, HALF)
         if BACKWARD:
             dy = tl.load(
                 dy_ptr + b * dy_stride_b + t_row * dy_stride_t + c_row * dy_stride_c,
@@ -115,13 +95,13 @@ def forward_kernel(
     y_ptr: tl.tensor, T: tl.tensor, C: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     y_stride_b: tl.tensor, y_stride_t: tl.tensor, y_stride_c: tl.tensor,
-    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, BT: tl.constexpr,
-    BC: tl.constexpr,
+    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, HALF: tl.constexpr,
+    BT: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """y = a * scale + beta, zero past the length."""
     num_c = tl.cdiv(C, BC)
     num_t = tl.cdiv(T, BT)
-    pid = tl.program_id(0)
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)  # what the first pass read last is still cached
     b = (pid // (num_c * num_t)).to(tl.int64)
     t = (pid // num_c) % num_t * BT + tl.arange(0, BT)
     c = pid % num_c * BC + tl.arange(0, BC)
@@ -139,7 +119,7 @@ def forward_kernel(
     scale = tl.load(scale_ptr + b * C + c, mask=in_c, other=0.0)
     beta = tl.load(beta_ptr + c, mask=in_c, other=0.0).to(ACC)
     y = tl.fma(
-        activate(x, ACTIVATION),
+        activate(x, ACTIVATION, HALF),
         tl.broadcast_to(scale[None, :], (BT, BC)),
         tl.broadcast_to(beta[None, :], (BT, BC)),
     )
@@ -155,18 +135,21 @@ def forward_kernel(
 @jit
 def backward_kernel(
     dy_ptr: tl.tensor, x_ptr: tl.tensor, scale_ptr: tl.tensor, ratio_ptr: tl.tensor,
-    lengths_ptr: tl.tensor, dx_ptr: tl.tensor,
+    beta_ptr: tl.tensor, lengths_ptr: tl.tensor, dx_ptr: tl.tensor, y_ptr: tl.tensor,
     T: tl.tensor, C: tl.tensor,
     dy_stride_b: tl.tensor, dy_stride_t: tl.tensor, dy_stride_c: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     dx_stride_b: tl.tensor, dx_stride_t: tl.tensor, dx_stride_c: tl.tensor,
-    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, BT: tl.constexpr,
-    BC: tl.constexpr,
+    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, WRITE_Y: tl.constexpr, ACC: tl.constexpr,
+    HALF: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
-    """dx = (dy * scale + a * ratio) * slope of the activation, zero past the length."""
+    """dx = (dy * scale + a * ratio) * slope of the activation, zero past the length; y on demand.
+
+    y has the strides of dx.
+    """
     num_c = tl.cdiv(C, BC)
     num_t = tl.cdiv(T, BT)
-    pid = tl.program_id(0)
+    pid = tl.num_programs(0) - 1 - tl.program_id(0)
     b = (pid // (num_c * num_t)).to(tl.int64)
     t = (pid // num_c) % num_t * BT + tl.arange(0, BT)
     c = pid % num_c * BC + tl.arange(0, BC)
@@ -184,35 +167,133 @@ def backward_kernel(
         dy_ptr + b * dy_stride_b + t_row * dy_stride_t + c_row * dy_stride_c, mask=valid, other=0.0
     ).to(ACC)
     scale = tl.load(scale_ptr + b * C + c, mask=in_c, other=0.0)
+    scale = tl.broadcast_to(scale[None, :], (BT, BC))
     ratio = tl.load(ratio_ptr + b * C + c, mask=in_c, other=0.0)
-    dx = activate(x, ACTIVATION) * ratio[None, :]
-    dx = tl.fma(dy, tl.broadcast_to(scale[None, :], (BT, BC)), dx)
-    if ACTIVATION != "none":
-        dx *= activation_gradient(x, ACTIVATION)
-    tl.store(  # a masked load gave x = dy = 0, so dx = 0 past the length
-        dx_ptr + b * dx_stride_b + t_row * dx_stride_t + c_row * dx_stride_c,
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=(t < T)[:, None] & in_c[None, :],
-    )
+    a, slope = activate_with_slope(x, ACTIVATION, HALF)
+    dx = tl.fma(dy, scale, a * ratio[None, :]) * slope
+    written = (t < T)[:, None] & in_c[None, :]
+    place = b * dx_stride_b + t_row * dx_stride_t + c_row * dx_stride_c
+    # A masked load gave x = dy = 0, so dx = 0 past the length.
+    tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=written)
+    if WRITE_Y:
+        beta = tl.load(beta_ptr + c, mask=in_c, other=0.0).to(ACC)
+        y = tl.fma(a, scale, tl.broadcast_to(beta[None, :], (BT, BC)))
+        if HAS_LENGTHS:
+            y = tl.where((t < n)[:, None], y, 0.0)
+        tl.store(y_ptr + place, y.to(y_ptr.dtype.element_ty), mask=written)
+
+
+@jit
+def _sum_chunks(
+    partial_ptr: tl.tensor, c: tl.tensor, in_c: tl.tensor, num_chunks: tl.tensor,
+    stride: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """The sum over the chunks of a row of partial sums, in their order of four at a time."""
+    total = tl.zeros((4, BC), ACC)
+    for start in range(0, num_chunks, 4):
+        chunk = start + tl.arange(0, 4)
+        total += tl.load(
+            partial_ptr + chunk[:, None].to(tl.int64) * stride + c[None, :],
+            mask=(chunk < num_chunks)[:, None] & in_c[None, :],
+            other=0.0,
+        )
+    return tl.sum(total, axis=0)
+
+
+@jit
+def norms_kernel(
+    partial_ptr: tl.tensor, gamma_ptr: tl.tensor, norm_ptr: tl.tensor, scale_ptr: tl.tensor,
+    num_chunks: tl.tensor, C: tl.tensor, eps: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+) -> None:  # fmt: skip
+    """One record: norm = sqrt(sum of the chunks), scale = 1 + gamma * norm / (mean + eps)."""
+    b = tl.program_id(0).to(tl.int64)
+    total = tl.zeros((BC,), ACC)
+    for start in range(0, C, BC):
+        c = start + tl.arange(0, BC)
+        in_c = c < C
+        squares = _sum_chunks(partial_ptr + b * num_chunks * C, c, in_c, num_chunks, C, ACC, BC)
+        norm = tl.sqrt(squares)
+        tl.store(norm_ptr + b * C + c, norm, mask=in_c)
+        total += norm
+    mean = tl.sum(total, axis=0) / C + eps
+    tl.debug_barrier()  # the norms written above are read by other threads below
+    for start in range(0, C, BC):
+        c = start + tl.arange(0, BC)
+        in_c = c < C
+        norm = tl.load(norm_ptr + b * C + c, mask=in_c, other=0.0)
+        gamma = tl.load(gamma_ptr + c, mask=in_c, other=0.0).to(ACC)
+        tl.store(scale_ptr + b * C + c, 1.0 + gamma * (norm / mean), mask=in_c)
+
+
+@jit
+def coefficients_kernel(
+    partial_ptr: tl.tensor, gamma_ptr: tl.tensor, norm_ptr: tl.tensor, scale_ptr: tl.tensor,
+    ratio_ptr: tl.tensor, rows_ptr: tl.tensor,
+    num_chunks: tl.tensor, C: tl.tensor, eps: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+) -> None:  # fmt: skip
+    """One record: scale and ratio of `reference.grn_gradients`, its rows of dgamma and dbeta."""
+    b = tl.program_id(0).to(tl.int64)
+    partial_ptr += b * num_chunks * 2 * C
+    norm_ptr += b * C
+    rows_ptr += b * 2 * C
+    total_norm = tl.zeros((BC,), ACC)
+    total_product = tl.zeros((BC,), ACC)
+    for start in range(0, C, BC):
+        c = start + tl.arange(0, BC)
+        in_c = c < C
+        norm = tl.load(norm_ptr + c, mask=in_c, other=0.0)
+        gamma = tl.load(gamma_ptr + c, mask=in_c, other=0.0).to(ACC)
+        sum_dy_a = _sum_chunks(partial_ptr, c, in_c, num_chunks, 2 * C, ACC, BC)
+        sum_dy = _sum_chunks(partial_ptr + C, c, in_c, num_chunks, 2 * C, ACC, BC)
+        tl.store(rows_ptr + c, sum_dy_a, mask=in_c)
+        tl.store(rows_ptr + C + c, sum_dy, mask=in_c)
+        total_norm += norm
+        total_product = tl.fma(gamma * sum_dy_a, norm, total_product)
+    mean = tl.sum(total_norm, axis=0) / C + eps
+    through_mean = tl.sum(total_product, axis=0) / mean / C
+    tl.debug_barrier()  # the rows written above are read by other threads below
+    for start in range(0, C, BC):
+        c = start + tl.arange(0, BC)
+        in_c = c < C
+        norm = tl.load(norm_ptr + c, mask=in_c, other=0.0)
+        gamma = tl.load(gamma_ptr + c, mask=in_c, other=0.0).to(ACC)
+        sum_dy_a = tl.load(rows_ptr + c, mask=in_c, other=0.0)
+        unit = norm / mean
+        alive = norm > 0.0
+        ratio = (gamma * sum_dy_a - through_mean) / mean / tl.where(alive, norm, 1.0)
+        tl.store(rows_ptr + c, sum_dy_a * unit, mask=in_c)
+        tl.store(scale_ptr + b * C + c, 1.0 + gamma * unit, mask=in_c)
+        tl.store(ratio_ptr + b * C + c, tl.where(alive, ratio, 0.0), mask=in_c)
+
+
+def _half(x: Tensor) -> bool:
+    return x.dtype in (torch.float16, torch.bfloat16)
 
 
 def _launch_sums(
     dy: Tensor | None, x: Tensor, activation: Activation, lengths: Tensor | None, tile: Tile
 ) -> Tensor:
-    """Sums over time: of a^2 -> (B, 1, C), or with `dy` of dy * a and dy -> (B, 2, C)."""
+    """Sums over the chunks of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (.., 2, C)."""
     num_batch, num_time, num_channels = x.shape
     num_chunks = ceil_div(num_time, tile.block_t * tile.num_steps)
-    num_sums = 1 if dy is None else 2
     acc = reference.compute_dtype(x)
-    partial = x.new_empty((num_batch, num_chunks, num_sums, num_channels), dtype=acc)
+    partial = x.new_empty(
+        (num_batch, num_chunks, 1 if dy is None else 2, num_channels), dtype=acc
+    )
     sums_kernel[(ceil_div(num_channels, tile.block_c) * num_chunks * num_batch,)](
         dy, x, lengths, partial, num_time, num_channels,
         *((0, 0, 0) if dy is None else dy.stride()), *x.stride(),
         BACKWARD=dy is not None, ACTIVATION=activation, HAS_LENGTHS=lengths is not None,
-        ACC=dispatch.accumulator(x.dtype), BT=tile.block_t, NUM_STEPS=tile.num_steps,
-        BC=tile.block_c, num_warps=tile.num_warps,
+        ACC=dispatch.accumulator(x.dtype), HALF=_half(x), BT=tile.block_t,
+        NUM_STEPS=tile.num_steps, BC=tile.block_c, num_warps=tile.num_warps,
     )  # fmt: skip
-    return partial.sum(1)
+    return partial
+
+
+def record_block(num_channels: int) -> dict[str, int]:
+    """Configuration of the kernels that have all channels of a record in one program."""
+    block_c = min(4096, max(16, next_power_of_2(num_channels)))
+    return {"BC": block_c, "num_warps": min(16, max(4, block_c // 256))}
 
 
 def launch_forward(
@@ -228,18 +309,24 @@ def launch_forward(
     num_batch, num_time, num_channels = x.shape
     y = reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
+    acc = reference.compute_dtype(x)
     if y.numel() == 0:
-        return y, x.new_zeros((num_batch, num_channels), dtype=reference.compute_dtype(x))
+        return y, x.new_zeros((num_batch, num_channels), dtype=acc)
     tile = tile or shipped_tile(num_channels, reference.is_channels_first(x))
     num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
+    norm, scale = x.new_empty((2, num_batch, num_channels), dtype=acc)
+    accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
-        norm = _launch_sums(None, x, activation, lengths, tile)[:, 0].sqrt()
+        partial = _launch_sums(None, x, activation, lengths, tile)
+        norms_kernel[(num_batch,)](
+            partial, gamma.contiguous(), norm, scale, partial.shape[1], num_channels, eps,
+            **accumulate, **record_block(num_channels),
+        )  # fmt: skip
         forward_kernel[(num_programs * num_batch,)](
-            x, reference.grn_scale(norm, gamma, eps), beta.contiguous(), lengths, y,
+            x, scale, beta.contiguous(), lengths, y,
             num_time, num_channels, *x.stride(), *y.stride(),
-            ACTIVATION=activation, HAS_LENGTHS=lengths is not None,
-            ACC=dispatch.accumulator(x.dtype), BT=tile.block_t, BC=tile.block_c,
-            num_warps=tile.num_warps,
+            ACTIVATION=activation, HAS_LENGTHS=lengths is not None, **accumulate, HALF=_half(x),
+            BT=tile.block_t, BC=tile.block_c, num_warps=tile.num_warps,
         )  # fmt: skip
     return y, norm
 
@@ -253,26 +340,39 @@ def launch_backward(
     activation: Activation,
     lengths: Tensor | None,
     tile: Tile | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Both backward passes -> dx like `x`, dgamma and dbeta in the dtype of `gamma`."""
+    beta: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both backward passes -> dx like `x`, dgamma and dbeta in the dtype of `gamma`, and y.
+
+    y, like `x`, is made again on the way where `beta` is given; it is empty otherwise.
+    """
     num_batch, num_time, num_channels = x.shape
     dx = reference.empty_like_layout(x, num_time)
+    y = x.new_empty(0) if beta is None else reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
     if dx.numel() == 0:
-        return dx, torch.zeros_like(gamma), torch.zeros_like(gamma)
+        return dx, torch.zeros_like(gamma), torch.zeros_like(gamma), y
     tile = tile or shipped_tile(num_channels, reference.is_channels_first(x))
     num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
+    acc = reference.compute_dtype(x)
+    scale, ratio = x.new_empty((2, num_batch, num_channels), dtype=acc)
+    rows = x.new_empty((num_batch, 2, num_channels), dtype=acc)
+    accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
-        sums = _launch_sums(dy, x, activation, lengths, tile)
-        gradients = reference.grn_gradients(norm, sums[:, 0], gamma, eps)
+        partial = _launch_sums(dy, x, activation, lengths, tile)
+        coefficients_kernel[(num_batch,)](
+            partial, gamma.contiguous(), norm, scale, ratio, rows,
+            partial.shape[1], num_channels, eps, **accumulate, **record_block(num_channels),
+        )  # fmt: skip
         backward_kernel[(num_programs * num_batch,)](
-            dy, x, gradients.scale, gradients.ratio, lengths, dx,
+            dy, x, scale, ratio, None if beta is None else beta.contiguous(), lengths, dx, y,
             num_time, num_channels, *dy.stride(), *x.stride(), *dx.stride(),
-            ACTIVATION=activation, HAS_LENGTHS=lengths is not None,
-            ACC=dispatch.accumulator(x.dtype), BT=tile.block_t, BC=tile.block_c,
+            ACTIVATION=activation, HAS_LENGTHS=lengths is not None, WRITE_Y=beta is not None,
+            **accumulate, HALF=_half(x), BT=tile.block_t, BC=tile.block_c,
             num_warps=tile.num_warps,
         )  # fmt: skip
-    return dx, gradients.dgamma.to(gamma.dtype), sums[:, 1].sum(0).to(gamma.dtype)
+    total = rows.sum(0).to(gamma.dtype)
+    return dx, total[0], total[1].clone(), y
 
 
 def _forward_fake(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -313,7 +413,7 @@ dispatch.register(
     "(Tensor dy, Tensor x, Tensor gamma, Tensor norm, float eps, str activation, Tensor? lengths)"
     " -> (Tensor, Tensor, Tensor)",
     reference=reference.grn_backward,
-    launch=launch_backward,
+    launch=lambda *args: launch_backward(*args)[:3],
     fake=_backward_fake,
 )
 dispatch.register_gradient("grn", _backward, _setup_context)

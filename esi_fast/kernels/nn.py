@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d, depthwise_conv1d_layer_norm
+from esi_fast.kernels import reference
+from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
+from esi_fast.kernels.depthwise_conv1d_layer_norm import depthwise_conv1d_layer_norm
+from esi_fast.kernels.gelu_grn_linear import gelu_grn_linear
 from esi_fast.kernels.grn import gelu_grn, grn
 from esi_fast.kernels.reference import Activation, Layout
 
@@ -153,8 +156,8 @@ class ConvNeXtV2Block1d(nn.Module):
         self.grn = GRN(4 * dim, activation="gelu")
         self.pwconv2 = nn.Linear(4 * dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, T, C)` -> `(B, T, C)`."""
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """`(B, T, C)` -> `(B, T, C)`; `lengths` as in `grn`."""
         y = depthwise_conv1d_layer_norm(
             x,
             self.dwconv.weight,
@@ -162,9 +165,18 @@ class ConvNeXtV2Block1d(nn.Module):
             self.norm.weight,
             self.norm.bias,
             eps=self.norm.eps,
+            lengths=lengths,
         )
-        y = self.pwconv2(self.grn(self.pwconv1(y)))
+        y = gelu_grn_linear(
+            self.pwconv1(y),
+            self.grn.gamma,
+            self.grn.beta,
+            self.pwconv2.weight,
+            self.pwconv2.bias,
+            eps=self.grn.eps,
+            lengths=lengths,
+        )
         if self.training and self.drop_path > 0.0:
             keep = 1.0 - self.drop_path
             y = y * (y.new_empty(y.shape[0], 1, 1).bernoulli_(keep) / keep)
-        return x + y
+        return reference.mask_time(x + y, lengths)

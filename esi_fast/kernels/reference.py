@@ -205,6 +205,68 @@ def depthwise_conv1d(
     return y_BTC if layout == "BTC" else y_BTC.transpose(1, 2)
 
 
+def check_depthwise_conv1d_layer_norm(
+    x_BTC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    lengths: Tensor | None,
+) -> None:
+    """Raises ValueError unless the arguments fit together and K is odd."""
+    if weight.shape[-1] % 2 == 0:
+        raise ValueError(f"weight has {weight.shape[-1]} taps: an odd number keeps the length")
+    check_depthwise_conv1d(x_BTC, weight, bias, weight.shape[-1] // 2, lengths)
+    for name, parameter in (("ln_weight", ln_weight), ("ln_bias", ln_bias)):
+        if parameter.shape != x_BTC.shape[2:]:
+            raise ValueError(f"{name} must be ({x_BTC.shape[2]},), got {tuple(parameter.shape)}")
+
+
+def depthwise_conv1d_layer_norm_forward(
+    x_BTC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Convolution and LayerNorm -> `y` (B, T, C), dense; mean and rstd (B, T) of the former."""
+    acc = compute_dtype(x_BTC)
+    z = depthwise_conv1d_forward(x_BTC.to(acc), weight, bias, weight.shape[2] // 2, lengths)
+    y, mean, rstd = torch.native_layer_norm(
+        z.contiguous(), ln_weight.shape, ln_weight.to(acc), ln_bias.to(acc), eps
+    )
+    y = mask_time(y, lengths).to(x_BTC.dtype).contiguous()
+    return y, mean.squeeze(2), rstd.squeeze(2)
+
+
+def depthwise_conv1d_layer_norm_backward(
+    dy_BTC: Tensor,
+    x_BTC: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ln_weight: Tensor,
+    mean_BT: Tensor,
+    rstd_BT: Tensor,
+    lengths: Tensor | None,
+    need: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias where `need` asks for them; of ln_weight and ln_bias."""
+    acc = compute_dtype(x_BTC)
+    padding = weight.shape[2] // 2
+    x = x_BTC.to(acc)
+    z = depthwise_conv1d_forward(x, weight, bias, padding, lengths).contiguous()
+    dz, dln_weight, dln_bias = torch.ops.aten.native_layer_norm_backward(
+        mask_time(dy_BTC, lengths).to(acc).contiguous(), z, ln_weight.shape, mean_BT.unsqueeze(2),
+        rstd_BT.unsqueeze(2), ln_weight.to(acc), torch.zeros_like(ln_weight, dtype=acc),
+        [True, True, True],
+    )  # fmt: skip
+    dx, dweight, dbias = depthwise_conv1d_backward(dz, x, weight, padding, lengths, need)
+    dtype = ln_weight.dtype
+    return dx.to(x_BTC.dtype), dweight, dbias, dln_weight.to(dtype), dln_bias.to(dtype)
+
+
 def depthwise_conv1d_layer_norm(
     x: Tensor,
     weight: Tensor,
@@ -213,10 +275,13 @@ def depthwise_conv1d_layer_norm(
     ln_bias: Tensor,
     *,
     eps: float = 1e-6,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """The specification of `kernels.depthwise_conv1d_layer_norm`, with the same arguments."""
-    y = depthwise_conv1d(x, weight, bias, padding=weight.shape[2] // 2)
-    return F.layer_norm(y, y.shape[-1:], ln_weight, ln_bias, eps)
+    check_depthwise_conv1d_layer_norm(x, weight, bias, ln_weight, ln_bias, lengths)
+    return depthwise_conv1d_layer_norm_forward(
+        x, weight, bias, ln_weight, ln_bias, eps, lengths
+    )[0]
 
 
 # -------------------------------------------------------------- global response normalisation (GRN)
@@ -338,3 +403,54 @@ def gelu_grn(
     check_grn(x, gamma, beta, lengths)
     activation: Activation = "gelu_tanh" if approximate == "tanh" else "gelu"
     return grn_forward(x, gamma, beta, eps, activation, lengths)[0]
+
+
+def gelu_grn_linear_forward(
+    x_BTC: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """A linear layer behind the activated GRN -> (B, T, D), and the norms (B, C)."""
+    y, norm = grn_forward(x_BTC, gamma, beta, eps, activation, lengths)
+    return F.linear(y, weight, bias), norm
+
+
+def gelu_grn_linear_backward(
+    dout: Tensor,
+    x_BTC: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    weight: Tensor,
+    norm_BC: Tensor,
+    eps: float,
+    activation: Activation,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x (like `x_BTC`), gamma, beta, weight and bias."""
+    dy = torch.matmul(dout, weight)
+    dx, dgamma, dbeta = grn_backward(dy, x_BTC, gamma, norm_BC, eps, activation, lengths)
+    y = grn_forward(x_BTC, gamma, beta, eps, activation, lengths)[0]
+    rows = dout.reshape(-1, dout.shape[2])
+    dweight = rows.t() @ y.reshape(-1, y.shape[2])
+    return dx, dgamma, dbeta, dweight, rows.sum(0)
+
+
+def gelu_grn_linear(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    eps: float = 1e-6,
+    lengths: Tensor | None = None,
+    approximate: Literal["none", "tanh"] = "none",
+) -> Tensor:
+    """The specification of `esi_fast.kernels.gelu_grn_linear`, with the same arguments."""
+    y = gelu_grn(x, gamma, beta, eps=eps, lengths=lengths, approximate=approximate)
+    return F.linear(y, weight, bias)

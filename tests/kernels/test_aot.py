@@ -22,6 +22,9 @@ import pytest
 MAX_REGISTERS = 168  # three blocks of 128 threads on a multiprocessor, at least
 MAX_SHARED_BYTES = 99 * 1024  # what the smallest device of these families gives to a block
 C = 128
+KERNELS = (
+    "forward_kernel", "backward_kernel", "sums_kernel", "norms_kernel", "coefficients_kernel",
+)  # fmt: skip
 
 
 def compile_kernel(kernel: Any, num_warps: int, capability: int, **given: Any) -> dict[str, Any]:
@@ -33,9 +36,9 @@ def compile_kernel(kernel: Any, num_warps: int, capability: int, **given: Any) -
     signature, constants, divisible = {}, {}, {}
     for position, name in enumerate(kernel.arg_names):
         value = given.get(name, "*bf16" if name.endswith("_ptr") else "i32")
-        if isinstance(value, str) and (value.startswith("*") or value == "i32"):
+        if isinstance(value, str) and (value.startswith("*") or value in ("i32", "fp32")):
             signature[name] = value
-            if not re.fullmatch(r"T|T_out|num_\w+|w_stride_c", name):
+            if not re.fullmatch(r"T|T_out|num_\w+|w_stride_c|eps", name):
                 divisible[(position,)] = [["tt.divisibility", 16]]
         else:
             signature[name], constants[name] = "constexpr", value
@@ -68,22 +71,29 @@ def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str,
     import triton.language as tl
 
     conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    conv_ln = importlib.import_module("esi_fast.kernels.depthwise_conv1d_layer_norm")
     grn = importlib.import_module("esi_fast.kernels.grn")
     plain = {"lengths_ptr": None, "HAS_LENGTHS": False, "ACC": tl.float32, "BACKWARD": True}
     plain |= {"HAS_BIAS": True, "NEED_DX": True, "NEED_DW": True, "ACTIVATION": "gelu"}
-    plain |= dict.fromkeys(("partial_ptr", "scale_ptr", "ratio_ptr"), "*fp32")
+    plain |= {"HALF": True, "WRITE_Y": True, "eps": "fp32"}
+    statistics = ("partial", "scale", "ratio", "norm", "rows", "mean", "rstd")
+    plain |= {f"{name}_ptr": "*fp32" for name in statistics}
     no_dy = {"BACKWARD": False, "dy_ptr": None} | {f"dy_stride_{axis}": 0 for axis in "btc"}
+
+    def taps(num_taps: int) -> dict[str, Any]:
+        held = num_taps <= conv.MAX_HELD_TAPS
+        return {"K": num_taps, "PADDING": num_taps // 2, "HELD": held, "w_stride_k": 1}
+
     for layout in ("BTC", "BCT"):
         unit, first = ("t", True) if layout == "BCT" else ("c", False)
         both = plain | {f"{name}_stride_{unit}": 1 for name in ("x", "y", "dy", "dx")}
         for num_taps, targets in ((7, (80, 90)), (conv.MAX_TAPS, (90,))):
-            taps = {"K": num_taps, "PADDING": num_taps // 2, "w_stride_k": 1}
-            taps["K_ROWS"] = 1 << num_taps.bit_length()
             for way, kernel, tile in (
-                ("forward", conv.forward_kernel, conv.forward_tile(C, first)),
+                ("forward", conv.forward_kernel, conv.forward_tile(C, num_taps, first)),
                 ("backward", conv.backward_kernel, conv.backward_tile(C, num_taps, first)),
             ):
-                given = both | taps | {"BT": tile.block_t, "BC": tile.block_c}
+                given = both | taps(num_taps)
+                given |= {"G": tile.groups, "ROWS": tile.rows, "BC": tile.block_c}
                 name = f"{layout} conv {way}, {num_taps} taps"
                 yield name, kernel, tile.num_warps, targets, given
         tile = grn.shipped_tile(C, first)
@@ -92,21 +102,37 @@ def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str,
             ("sums", grn.sums_kernel, no_dy),
             ("forward", grn.forward_kernel, {}),
             ("backward sums", grn.sums_kernel, {}),
-            ("backward", grn.backward_kernel, {}),
+            ("backward", grn.backward_kernel, {"WRITE_Y": False}),
+            ("backward with y", grn.backward_kernel, {}),
         ):
             given = both | sizes | more
             yield f"{layout} grn {name}", kernel, tile.num_warps, (80, 90), given
+    contiguous = plain | {f"{name}_stride_c": 1 for name in ("x", "y", "dy", "dx")}
+    for width in (128, 256, 512, conv_ln.MAX_CHANNELS):
+        tile = conv_ln.shipped_tile(width)
+        given = contiguous | taps(7) | {"G": tile.groups, "ROWS": tile.rows, "BC": tile.block_c}
+        for way in ("forward", "backward"):
+            kernel = getattr(conv_ln, f"{way}_kernel")
+            yield f"BTC conv_ln {way}, {width} wide", kernel, tile.num_warps, (80, 90), given
+    for width in (128, 6144):
+        block = grn.record_block(width)
+        given = plain | {"BC": block["BC"]}
+        for kernel in (grn.norms_kernel, grn.coefficients_kernel):
+            name = f"grn {kernel.__name__}, {width} wide"
+            yield name, kernel, block["num_warps"], (80, 90), given
     # A size or stride of one becomes a constant at launch; here with float64 and with lengths.
     ones = plain | dict.fromkeys(("T", "T_out", "C", "num_tiles", "num_partials", "w_stride_c"), 1)
     ones |= {f"{name}_stride_{axis}": 1 for name in ("x", "y", "dy", "dx") for axis in "btc"}
-    ones |= {"lengths_ptr": "*i64", "HAS_LENGTHS": True, "ACC": tl.float64}
-    ones |= {"ACTIVATION": "gelu_tanh", "K": 7, "PADDING": 3, "K_ROWS": 8, "w_stride_k": 1}
-    pointers = ("x", "y", "dy", "dx", "w", "b", "beta", "partial", "scale", "ratio")
-    ones |= {f"{name}_ptr": "*fp64" for name in pointers} | {"NUM_STEPS": 2, "BT": 16, "BC": 16}
-    for kernel in (conv.forward_kernel, conv.backward_kernel):
-        yield f"conv {kernel.__name__}, ones", kernel, 4, (90,), ones
-    for kernel in (grn.sums_kernel, grn.forward_kernel, grn.backward_kernel):
-        yield f"grn {kernel.__name__}, ones", kernel, 4, (90,), ones
+    ones |= {"lengths_ptr": "*i64", "HAS_LENGTHS": True, "ACC": tl.float64, "HALF": False}
+    ones |= {"ACTIVATION": "gelu_tanh", "G": 4, "ROWS": 2, "num_chunks": 1} | taps(7)
+    pointers = ("x", "y", "dy", "dx", "dz", "w", "b", "beta", "gamma", "ln_w", "ln_b")
+    ones |= {f"{name}_ptr": "*fp64" for name in (*pointers, *statistics)}
+    ones |= {"NUM_STEPS": 2, "BT": 16, "BC": 16}
+    for module in (conv, conv_ln, grn):
+        for name in KERNELS:
+            if hasattr(module, name):
+                kernel = getattr(module, name)
+                yield f"{module.__name__.split('.')[-1]} {name}, ones", kernel, 4, (90,), ones
 
 
 def compile_all() -> None:
