@@ -31,7 +31,7 @@ from esi_fast.kernels import nn, reference
 from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d_layer_norm import depthwise_conv1d_layer_norm
 from esi_fast.kernels.dispatch import describe
-from esi_fast.kernels.gelu_grn_linear import gelu_grn_linear
+from esi_fast.kernels.gelu_grn_mlp import gelu_grn_mlp
 from esi_fast.kernels.grn import gelu_grn, grn
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "depthwise_conv1d_layer_norm",
     "describe",
     "gelu_grn",
-    "gelu_grn_linear",
+    "gelu_grn_mlp",
     "grn",
     "nn",
     "reference",

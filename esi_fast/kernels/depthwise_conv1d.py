@@ -20,6 +20,7 @@ from torch import Tensor
 
 from esi_fast.kernels import dispatch, reference
 from esi_fast.kernels.dispatch import ceil_div, jit, next_power_of_2, tl
+from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.reference import Layout
 
 MAX_TAPS = 31  # the taps are unrolled; above, the code grows without bound
@@ -42,7 +43,7 @@ class Tile(NamedTuple):
 
 # Programs of the backward kernel: enough to fill a large device, few enough that their partial
 # sums stay small. A constant, so that no device changes the order of the sum.
-MAX_PROGRAMS = 1024
+MAX_PROGRAMS = 512
 
 
 def forward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
@@ -324,11 +325,9 @@ def launch_backward(
                 num_warps=tile.num_warps,
             )  # fmt: skip
     if need_dw:
-        total = partial.sum(0)
-        if need[1]:
-            dweight = total[:-1].t().unsqueeze(1).to(weight.dtype).contiguous()
-        if need[2]:
-            dbias = total[-1].to(weight.dtype, copy=True)
+        sums = sum_partials(partial, weight.dtype)
+        dweight = sums[0].unsqueeze(1) if need[1] else dweight
+        dbias = sums[1] if need[2] else dbias
     return dx, dweight, dbias
 
 

@@ -26,6 +26,7 @@ from esi_fast.kernels.depthwise_conv1d import (
 )
 from esi_fast.kernels.depthwise_conv1d import launch_backward as launch_conv_backward
 from esi_fast.kernels.dispatch import ceil_div, jit, next_power_of_2, tl
+from esi_fast.kernels.partial_sums import sum_partials
 
 MAX_CHANNELS = 1024
 
@@ -37,6 +38,35 @@ def shipped_tile(num_channels: int) -> Tile:
     """The shipped configuration of both kernels: eight values a thread in each row."""
     block_c = max(16, next_power_of_2(num_channels))
     return Tile(max(1, 1024 // block_c), 4, block_c, 4)
+
+
+@jit
+def _add2(a0, a1, b0, b1):
+    return a0 + b0, a1 + b1
+
+
+@jit
+def _add4(a0, a1, a2, a3, b0, b1, b2, b3):
+    return a0 + b0, a1 + b1, a2 + b2, a3 + b3
+
+
+@jit
+def _add8(a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7):
+    return a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7
+
+
+@jit
+def sum_rows(tiles: tl.tuple, N: tl.constexpr) -> tl.tuple:
+    """The sums over channels of 1, 2, 4 or 8 tiles, with one exchange between the threads."""
+    if N == 1:
+        sums = (tl.sum(tiles[0], axis=1),)
+    elif N == 2:
+        sums = tl.reduce(tiles, 1, _add2)
+    elif N == 4:
+        sums = tl.reduce(tiles, 1, _add4)
+    else:
+        sums = tl.reduce(tiles, 1, _add8)
+    return sums
 
 
 @jit
@@ -67,13 +97,24 @@ def forward_kernel(
     )  # fmt: skip
     scale = tl.load(ln_w_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
     shift = tl.load(ln_b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
+    shifted = ()
     for r in tl.static_range(ROWS):
         z = out[r]
         if HAS_BIAS:
             z += tl.load(b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
-        mean = tl.sum(z, axis=1) / C
-        z = tl.where(in_c[None, :], z - mean[:, None], 0.0)
-        rstd = 1.0 / tl.sqrt(tl.sum(z * z, axis=1) / C + eps)
+        shifted = shifted + (z,)
+    sums = sum_rows(shifted, ROWS)
+    centred = ()
+    squares = ()
+    for r in tl.static_range(ROWS):
+        z = tl.where(in_c[None, :], shifted[r] - (sums[r] / C)[:, None], 0.0)
+        centred = centred + (z,)
+        squares = squares + (z * z,)
+    squares = sum_rows(squares, ROWS)
+    for r in tl.static_range(ROWS):
+        z = centred[r]
+        mean = sums[r] / C
+        rstd = 1.0 / tl.sqrt(squares[r] / C + eps)
         y = z * rstd[:, None] * scale + shift
         if HAS_LENGTHS:
             y = tl.where((t + r < n)[:, None], y, 0.0)
@@ -121,14 +162,16 @@ def backward_kernel(
             w_stride_k, K, K // 2, HELD, ROWS, ACC, G, BC,
         )  # fmt: skip
         dy_tile = dy_ptr + b * dy_stride_b + c_row * dy_stride_c
+        normal = ()
+        scaled = ()
+        products = ()
         for r in tl.static_range(ROWS):
             z = out[r]
             if HAS_BIAS:
                 z += tl.load(b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
             row = b * T + t + r
-            in_t = t + r < T
-            mean = tl.load(mean_ptr + row, mask=in_t, other=0.0)
-            rstd = tl.load(rstd_ptr + row, mask=in_t, other=0.0)
+            mean = tl.load(mean_ptr + row, mask=t + r < T, other=0.0)
+            rstd = tl.load(rstd_ptr + row, mask=t + r < T, other=0.0)
             dy = tl.load(
                 dy_tile + (t + r)[:, None].to(tl.int64) * dy_stride_t,
                 mask=(t + r < n)[:, None] & in_c[None, :],
@@ -138,9 +181,20 @@ def backward_kernel(
             sum_scale = tl.fma(dy, z, sum_scale)
             sum_shift += dy
             dy *= scale
-            through_mean = tl.sum(dy, axis=1) / C
-            through_rstd = tl.sum(dy * z, axis=1) / C
-            dz = (dy - through_mean[:, None] - z * through_rstd[:, None]) * rstd[:, None]
+            normal = normal + (z,)
+            scaled = scaled + (dy,)
+            products = products + (dy * z,)
+        if ROWS <= 4:
+            sums = sum_rows(scaled + products, 2 * ROWS)
+        else:
+            sums = sum_rows(scaled, ROWS) + sum_rows(products, ROWS)
+        for r in tl.static_range(ROWS):
+            row = b * T + t + r
+            in_t = t + r < T
+            rstd = tl.load(rstd_ptr + row, mask=in_t, other=0.0)
+            through_mean = (sums[r] / C)[:, None]
+            through_rstd = (sums[ROWS + r] / C)[:, None]
+            dz = (scaled[r] - through_mean - normal[r] * through_rstd) * rstd[:, None]
             tl.store(
                 dz_ptr + row[:, None] * C + c_row,
                 dz.to(dz_ptr.dtype.element_ty),
@@ -219,9 +273,9 @@ def launch_backward(
             *dy.stride(), *x.stride(), weight.stride(0), weight.stride(2),
             HAS_BIAS=bias is not None, **_configuration(x, weight, lengths, tile),
         )  # fmt: skip
-    total = partial.sum(0).to(ln_weight.dtype)
+    dln_weight, dln_bias = sum_partials(partial, ln_weight.dtype)
     gradients = launch_conv_backward(dz, x, weight, weight.shape[2] // 2, lengths, need)
-    return *gradients, total[0], total[1].clone()
+    return *gradients, dln_weight.squeeze(1), dln_bias
 
 
 def _limits(num_channels: int, weight: Tensor) -> str:

@@ -165,7 +165,7 @@ def describe() -> str:
         ("depthwise_conv1d", on_cuda, "PyTorch reference"),
         ("grn", on_cuda, "PyTorch reference"),
         ("gelu_grn", on_cuda, "PyTorch reference"),
-        ("gelu_grn_linear", f"{on_cuda}, matrix products by torch", "PyTorch reference"),
+        ("gelu_grn_mlp", f"{on_cuda}, matrix products by torch", "PyTorch reference"),
         ("depthwise_conv1d_layer_norm", on_cuda, "PyTorch reference"),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

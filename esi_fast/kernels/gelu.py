@@ -40,9 +40,7 @@ def activate(x: tl.tensor, ACTIVATION: tl.constexpr, HALF: tl.constexpr) -> tl.t
 
 
 @jit
-def activate_with_slope(
-    x: tl.tensor, ACTIVATION: tl.constexpr, HALF: tl.constexpr
-) -> tl.tuple:
+def activate_with_slope(x: tl.tensor, ACTIVATION: tl.constexpr, HALF: tl.constexpr) -> tl.tuple:
     """GELU and its derivative; the input itself and 1 without an activation."""
     if ACTIVATION == "gelu":
         density = 0.3989422804014327 * tl.exp2(-0.7213475204444817 * x * x)

@@ -21,23 +21,32 @@ from torch import Tensor
 from esi_fast.kernels import dispatch, reference
 from esi_fast.kernels.dispatch import ceil_div, jit, next_power_of_2, tl
 from esi_fast.kernels.gelu import activate, activate_with_slope
+from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.reference import Activation
 
 
 class Tile(NamedTuple):
-    """A launch configuration: rows of time, such steps in a chunk of the sums, channels, warps."""
+    """A launch configuration: rows of time, channels, warps."""
 
     block_t: int
-    num_steps: int
     block_c: int
     num_warps: int
 
 
-def shipped_tile(num_channels: int, channels_first: bool) -> Tile:
-    """The shipped configuration of all four kernels."""
+class Tiles(NamedTuple):
+    """Those of the first pass, whose rows are one partial sum, and of the second."""
+
+    sums: Tile
+    apply: Tile
+
+
+def shipped_tiles(num_channels: int, channels_first: bool) -> Tiles:
+    """The shipped configuration of all kernels."""
     if channels_first:
-        return Tile(128, 2, min(8, next_power_of_2(num_channels)), 4)
-    return Tile(16, 16, min(128, max(16, next_power_of_2(num_channels))), 4)
+        tile = Tile(128, min(8, next_power_of_2(num_channels)), 4)
+        return Tiles(tile, tile)
+    block_c = max(16, next_power_of_2(num_channels))
+    return Tiles(Tile(64, min(64, block_c), 2), Tile(32, min(128, block_c), 4))
 
 
 @jit
@@ -47,12 +56,11 @@ def sums_kernel(
     dy_stride_b: tl.tensor, dy_stride_t: tl.tensor, dy_stride_c: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     BACKWARD: tl.constexpr, ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr,
-    ACC: tl.constexpr, HALF: tl.constexpr, BT: tl.constexpr, NUM_STEPS: tl.constexpr,
-    BC: tl.constexpr,
+    ACC: tl.constexpr, HALF: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """Sums of a chunk of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (B, chunks, 2, C)."""
     num_c = tl.cdiv(C, BC)
-    num_chunks = tl.cdiv(T, BT * NUM_STEPS)
+    num_chunks = tl.cdiv(T, BT)
     row = tl.program_id(0) // num_c  # b * num_chunks + chunk
     b = (row // num_chunks).to(tl.int64)
     chunk = row % num_chunks
@@ -63,30 +71,23 @@ def sums_kernel(
         n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
     c_row = c[None, :].to(tl.int64)
     x_ptr += b * x_stride_b + c_row * x_stride_c
-    first = tl.zeros((BT, BC), ACC)
-    second = tl.zeros((BT, BC), ACC)
-    for step in range(NUM_STEPS):
-        t = (chunk * NUM_STEPS + step) * BT + tl.arange(0, BT)
-        t_row = t[:, None].to(tl.int64)
-        valid = (t < n)[:, None] & in_c[None, :]
-        x = tl.load(x_ptr + t_row * x_stride_t, mask=valid, other=0.0).to(ACC)
-        a = activate(x, ACTIVATION, HALF)
-        if BACKWARD:
-            dy = tl.load(
-                dy_ptr + b * dy_stride_b + t_row * dy_stride_t + c_row * dy_stride_c,
-                mask=valid,
-                other=0.0,
-            ).to(ACC)
-            first = tl.fma(dy, a, first)
-            second += dy
-        else:
-            first = tl.fma(a, a, first)
+    t = chunk * BT + tl.arange(0, BT)
+    t_row = t[:, None].to(tl.int64)
+    valid = (t < n)[:, None] & in_c[None, :]
+    x = tl.load(x_ptr + t_row * x_stride_t, mask=valid, other=0.0).to(ACC)
+    if BACKWARD:
+        dy = tl.load(
+            dy_ptr + b * dy_stride_b + t_row * dy_stride_t + c_row * dy_stride_c,
+            mask=valid,
+            other=0.0,
+        ).to(ACC)
+    a = activate(x, ACTIVATION, HALF)
     if BACKWARD:
         partial_ptr += row.to(tl.int64) * 2 * C + c
-        tl.store(partial_ptr, tl.sum(first, axis=0), mask=in_c)
-        tl.store(partial_ptr + C, tl.sum(second, axis=0), mask=in_c)
+        tl.store(partial_ptr, tl.sum(dy * a, axis=0), mask=in_c)
+        tl.store(partial_ptr + C, tl.sum(dy, axis=0), mask=in_c)
     else:
-        tl.store(partial_ptr + row.to(tl.int64) * C + c, tl.sum(first, axis=0), mask=in_c)
+        tl.store(partial_ptr + row.to(tl.int64) * C + c, tl.sum(a * a, axis=0), mask=in_c)
 
 
 @jit
@@ -136,16 +137,18 @@ def forward_kernel(
 def backward_kernel(
     dy_ptr: tl.tensor, x_ptr: tl.tensor, scale_ptr: tl.tensor, ratio_ptr: tl.tensor,
     beta_ptr: tl.tensor, lengths_ptr: tl.tensor, dx_ptr: tl.tensor, y_ptr: tl.tensor,
+    partial_ptr: tl.tensor,
     T: tl.tensor, C: tl.tensor,
     dy_stride_b: tl.tensor, dy_stride_t: tl.tensor, dy_stride_c: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     dx_stride_b: tl.tensor, dx_stride_t: tl.tensor, dx_stride_c: tl.tensor,
-    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, WRITE_Y: tl.constexpr, ACC: tl.constexpr,
+    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, FOR_LAYERS: tl.constexpr, ACC: tl.constexpr,
     HALF: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
-    """dx = (dy * scale + a * ratio) * slope of the activation, zero past the length; y on demand.
+    """dx = (dy * scale + a * ratio) * slope of the activation, zero past the length.
 
-    y has the strides of dx.
+    For the layers around it: y as well, in the strides of dx, and the sums of dx over the rows of
+    the tile, (B, tiles, C).
     """
     num_c = tl.cdiv(C, BC)
     num_t = tl.cdiv(T, BT)
@@ -175,35 +178,38 @@ def backward_kernel(
     place = b * dx_stride_b + t_row * dx_stride_t + c_row * dx_stride_c
     # A masked load gave x = dy = 0, so dx = 0 past the length.
     tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=written)
-    if WRITE_Y:
+    if FOR_LAYERS:
         beta = tl.load(beta_ptr + c, mask=in_c, other=0.0).to(ACC)
         y = tl.fma(a, scale, tl.broadcast_to(beta[None, :], (BT, BC)))
         if HAS_LENGTHS:
             y = tl.where((t < n)[:, None], y, 0.0)
         tl.store(y_ptr + place, y.to(y_ptr.dtype.element_ty), mask=written)
+        tl.store(partial_ptr + (pid // num_c).to(tl.int64) * C + c, tl.sum(dx, axis=0), mask=in_c)
 
 
 @jit
 def _sum_chunks(
     partial_ptr: tl.tensor, c: tl.tensor, in_c: tl.tensor, num_chunks: tl.tensor,
-    stride: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+    stride: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr, BR: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """The sum over the chunks of a row of partial sums, in their order of four at a time."""
-    total = tl.zeros((4, BC), ACC)
-    for start in range(0, num_chunks, 4):
-        chunk = start + tl.arange(0, 4)
-        total += tl.load(
+    """The sum over the chunks of a row of partial sums, BR of them at a time."""
+    total = tl.zeros((BC,), ACC)
+    for start in range(0, num_chunks, BR):
+        chunk = start + tl.arange(0, BR)
+        rows = tl.load(
             partial_ptr + chunk[:, None].to(tl.int64) * stride + c[None, :],
             mask=(chunk < num_chunks)[:, None] & in_c[None, :],
             other=0.0,
         )
-    return tl.sum(total, axis=0)
+        total += tl.sum(rows, axis=0)
+    return total
 
 
 @jit
 def norms_kernel(
     partial_ptr: tl.tensor, gamma_ptr: tl.tensor, norm_ptr: tl.tensor, scale_ptr: tl.tensor,
     num_chunks: tl.tensor, C: tl.tensor, eps: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+    BR: tl.constexpr,
 ) -> None:  # fmt: skip
     """One record: norm = sqrt(sum of the chunks), scale = 1 + gamma * norm / (mean + eps)."""
     b = tl.program_id(0).to(tl.int64)
@@ -211,7 +217,7 @@ def norms_kernel(
     for start in range(0, C, BC):
         c = start + tl.arange(0, BC)
         in_c = c < C
-        squares = _sum_chunks(partial_ptr + b * num_chunks * C, c, in_c, num_chunks, C, ACC, BC)
+        squares = _sum_chunks(partial_ptr + b * num_chunks * C, c, in_c, num_chunks, C, ACC, BC, BR)
         norm = tl.sqrt(squares)
         tl.store(norm_ptr + b * C + c, norm, mask=in_c)
         total += norm
@@ -230,6 +236,7 @@ def coefficients_kernel(
     partial_ptr: tl.tensor, gamma_ptr: tl.tensor, norm_ptr: tl.tensor, scale_ptr: tl.tensor,
     ratio_ptr: tl.tensor, rows_ptr: tl.tensor,
     num_chunks: tl.tensor, C: tl.tensor, eps: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+    BR: tl.constexpr,
 ) -> None:  # fmt: skip
     """One record: scale and ratio of `reference.grn_gradients`, its rows of dgamma and dbeta."""
     b = tl.program_id(0).to(tl.int64)
@@ -243,8 +250,8 @@ def coefficients_kernel(
         in_c = c < C
         norm = tl.load(norm_ptr + c, mask=in_c, other=0.0)
         gamma = tl.load(gamma_ptr + c, mask=in_c, other=0.0).to(ACC)
-        sum_dy_a = _sum_chunks(partial_ptr, c, in_c, num_chunks, 2 * C, ACC, BC)
-        sum_dy = _sum_chunks(partial_ptr + C, c, in_c, num_chunks, 2 * C, ACC, BC)
+        sum_dy_a = _sum_chunks(partial_ptr, c, in_c, num_chunks, 2 * C, ACC, BC, BR)
+        sum_dy = _sum_chunks(partial_ptr + C, c, in_c, num_chunks, 2 * C, ACC, BC, BR)
         tl.store(rows_ptr + c, sum_dy_a, mask=in_c)
         tl.store(rows_ptr + C + c, sum_dy, mask=in_c)
         total_norm += norm
@@ -275,17 +282,15 @@ def _launch_sums(
 ) -> Tensor:
     """Sums over the chunks of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (.., 2, C)."""
     num_batch, num_time, num_channels = x.shape
-    num_chunks = ceil_div(num_time, tile.block_t * tile.num_steps)
+    num_chunks = ceil_div(num_time, tile.block_t)
     acc = reference.compute_dtype(x)
-    partial = x.new_empty(
-        (num_batch, num_chunks, 1 if dy is None else 2, num_channels), dtype=acc
-    )
+    partial = x.new_empty((num_batch, num_chunks, 1 if dy is None else 2, num_channels), dtype=acc)
     sums_kernel[(ceil_div(num_channels, tile.block_c) * num_chunks * num_batch,)](
         dy, x, lengths, partial, num_time, num_channels,
         *((0, 0, 0) if dy is None else dy.stride()), *x.stride(),
         BACKWARD=dy is not None, ACTIVATION=activation, HAS_LENGTHS=lengths is not None,
         ACC=dispatch.accumulator(x.dtype), HALF=_half(x), BT=tile.block_t,
-        NUM_STEPS=tile.num_steps, BC=tile.block_c, num_warps=tile.num_warps,
+        BC=tile.block_c, num_warps=tile.num_warps,
     )  # fmt: skip
     return partial
 
@@ -293,7 +298,11 @@ def _launch_sums(
 def record_block(num_channels: int) -> dict[str, int]:
     """Configuration of the kernels that have all channels of a record in one program."""
     block_c = min(4096, max(16, next_power_of_2(num_channels)))
-    return {"BC": block_c, "num_warps": min(16, max(4, block_c // 256))}
+    return {
+        "BC": block_c,
+        "BR": max(4, min(16, 8192 // block_c)),
+        "num_warps": min(16, max(8, block_c // 256)),
+    }
 
 
 def launch_forward(
@@ -303,21 +312,22 @@ def launch_forward(
     eps: float,
     activation: Activation,
     lengths: Tensor | None,
-    tile: Tile | None = None,
+    tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both forward passes on `(B, T, C)`, any strides -> y and norms; `tile` overrides."""
+    """Both forward passes on `(B, T, C)`, any strides -> y and norms; `tiles` overrides."""
     num_batch, num_time, num_channels = x.shape
     y = reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
     acc = reference.compute_dtype(x)
     if y.numel() == 0:
         return y, x.new_zeros((num_batch, num_channels), dtype=acc)
-    tile = tile or shipped_tile(num_channels, reference.is_channels_first(x))
+    tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
+    tile = tiles.apply
     num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
     norm, scale = x.new_empty((2, num_batch, num_channels), dtype=acc)
     accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
-        partial = _launch_sums(None, x, activation, lengths, tile)
+        partial = _launch_sums(None, x, activation, lengths, tiles.sums)
         norms_kernel[(num_batch,)](
             partial, gamma.contiguous(), norm, scale, partial.shape[1], num_channels, eps,
             **accumulate, **record_block(num_channels),
@@ -339,40 +349,46 @@ def launch_backward(
     eps: float,
     activation: Activation,
     lengths: Tensor | None,
-    tile: Tile | None = None,
+    tiles: Tiles | None = None,
     beta: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Both backward passes -> dx like `x`, dgamma and dbeta in the dtype of `gamma`, and y.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Both backward passes -> dx like `x`, dgamma and dbeta in the dtype of `gamma`.
 
-    y, like `x`, is made again on the way where `beta` is given; it is empty otherwise.
+    Where `beta` is given, for the layers around: y, like `x`, made again on the way, and the sums
+    of dx (C,); otherwise two empty tensors.
     """
     num_batch, num_time, num_channels = x.shape
     dx = reference.empty_like_layout(x, num_time)
     y = x.new_empty(0) if beta is None else reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
     if dx.numel() == 0:
-        return dx, torch.zeros_like(gamma), torch.zeros_like(gamma), y
-    tile = tile or shipped_tile(num_channels, reference.is_channels_first(x))
+        zeros = (torch.zeros_like(gamma) for _ in range(3))
+        return dx, next(zeros), next(zeros), y, next(zeros)
+    tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
+    tile = tiles.apply
     num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
     acc = reference.compute_dtype(x)
     scale, ratio = x.new_empty((2, num_batch, num_channels), dtype=acc)
     rows = x.new_empty((num_batch, 2, num_channels), dtype=acc)
+    num_tiles = num_batch * ceil_div(num_time, tile.block_t)
+    sums = x.new_empty((num_tiles if beta is not None else 0, num_channels), dtype=acc)
     accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
-        partial = _launch_sums(dy, x, activation, lengths, tile)
+        partial = _launch_sums(dy, x, activation, lengths, tiles.sums)
         coefficients_kernel[(num_batch,)](
             partial, gamma.contiguous(), norm, scale, ratio, rows,
             partial.shape[1], num_channels, eps, **accumulate, **record_block(num_channels),
         )  # fmt: skip
-        backward_kernel[(num_programs * num_batch,)](
+        backward_kernel[(ceil_div(num_channels, tile.block_c) * num_tiles,)](
             dy, x, scale, ratio, None if beta is None else beta.contiguous(), lengths, dx, y,
+            sums,
             num_time, num_channels, *dy.stride(), *x.stride(), *dx.stride(),
-            ACTIVATION=activation, HAS_LENGTHS=lengths is not None, WRITE_Y=beta is not None,
+            ACTIVATION=activation, HAS_LENGTHS=lengths is not None, FOR_LAYERS=beta is not None,
             **accumulate, HALF=_half(x), BT=tile.block_t, BC=tile.block_c,
             num_warps=tile.num_warps,
         )  # fmt: skip
-    total = rows.sum(0).to(gamma.dtype)
-    return dx, total[0], total[1].clone(), y
+    dgamma, dbeta = sum_partials(rows, gamma.dtype)
+    return dx, dgamma.squeeze(1), dbeta, y, sums.sum(0)
 
 
 def _forward_fake(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:

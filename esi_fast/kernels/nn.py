@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from esi_fast.kernels import reference
 from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d_layer_norm import depthwise_conv1d_layer_norm
-from esi_fast.kernels.gelu_grn_linear import gelu_grn_linear
+from esi_fast.kernels.gelu_grn_mlp import gelu_grn_mlp
 from esi_fast.kernels.grn import gelu_grn, grn
 from esi_fast.kernels.reference import Activation, Layout
 
@@ -167,8 +167,10 @@ class ConvNeXtV2Block1d(nn.Module):
             eps=self.norm.eps,
             lengths=lengths,
         )
-        y = gelu_grn_linear(
-            self.pwconv1(y),
+        y = gelu_grn_mlp(
+            y,
+            self.pwconv1.weight,
+            self.pwconv1.bias,
             self.grn.gamma,
             self.grn.beta,
             self.pwconv2.weight,

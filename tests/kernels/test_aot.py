@@ -75,7 +75,7 @@ def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str,
     grn = importlib.import_module("esi_fast.kernels.grn")
     plain = {"lengths_ptr": None, "HAS_LENGTHS": False, "ACC": tl.float32, "BACKWARD": True}
     plain |= {"HAS_BIAS": True, "NEED_DX": True, "NEED_DW": True, "ACTIVATION": "gelu"}
-    plain |= {"HALF": True, "WRITE_Y": True, "eps": "fp32"}
+    plain |= {"HALF": True, "FOR_LAYERS": True, "eps": "fp32"}
     statistics = ("partial", "scale", "ratio", "norm", "rows", "mean", "rstd")
     plain |= {f"{name}_ptr": "*fp32" for name in statistics}
     no_dy = {"BACKWARD": False, "dy_ptr": None} | {f"dy_stride_{axis}": 0 for axis in "btc"}
@@ -96,16 +96,16 @@ def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str,
                 given |= {"G": tile.groups, "ROWS": tile.rows, "BC": tile.block_c}
                 name = f"{layout} conv {way}, {num_taps} taps"
                 yield name, kernel, tile.num_warps, targets, given
-        tile = grn.shipped_tile(C, first)
-        sizes = {"BT": tile.block_t, "BC": tile.block_c, "NUM_STEPS": tile.num_steps}
+        tiles = grn.shipped_tiles(C, first)
         for name, kernel, more in (
             ("sums", grn.sums_kernel, no_dy),
             ("forward", grn.forward_kernel, {}),
             ("backward sums", grn.sums_kernel, {}),
-            ("backward", grn.backward_kernel, {"WRITE_Y": False}),
-            ("backward with y", grn.backward_kernel, {}),
+            ("backward", grn.backward_kernel, {"FOR_LAYERS": False}),
+            ("backward for layers", grn.backward_kernel, {}),
         ):
-            given = both | sizes | more
+            tile = tiles.sums if kernel is grn.sums_kernel else tiles.apply
+            given = both | {"BT": tile.block_t, "BC": tile.block_c} | more
             yield f"{layout} grn {name}", kernel, tile.num_warps, (80, 90), given
     contiguous = plain | {f"{name}_stride_c": 1 for name in ("x", "y", "dy", "dx")}
     for width in (128, 256, 512, conv_ln.MAX_CHANNELS):
@@ -116,7 +116,7 @@ def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str,
             yield f"BTC conv_ln {way}, {width} wide", kernel, tile.num_warps, (80, 90), given
     for width in (128, 6144):
         block = grn.record_block(width)
-        given = plain | {"BC": block["BC"]}
+        given = plain | {"BC": block["BC"], "BR": block["BR"]}
         for kernel in (grn.norms_kernel, grn.coefficients_kernel):
             name = f"grn {kernel.__name__}, {width} wide"
             yield name, kernel, block["num_warps"], (80, 90), given
@@ -127,7 +127,7 @@ def configurations() -> Iterator[tuple[str, Any, int, tuple[int, ...], dict[str,
     ones |= {"ACTIVATION": "gelu_tanh", "G": 4, "ROWS": 2, "num_chunks": 1} | taps(7)
     pointers = ("x", "y", "dy", "dx", "dz", "w", "b", "beta", "gamma", "ln_w", "ln_b")
     ones |= {f"{name}_ptr": "*fp64" for name in (*pointers, *statistics)}
-    ones |= {"NUM_STEPS": 2, "BT": 16, "BC": 16}
+    ones |= {"BT": 16, "BC": 16, "BR": 4}
     for module in (conv, conv_ln, grn):
         for name in KERNELS:
             if hasattr(module, name):
