@@ -8,6 +8,7 @@ import gc
 import importlib.metadata
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -121,18 +122,23 @@ def time_in_turn(
 
 def provenance(command: str, packages: Sequence[str]) -> dict[str, str]:
     """What a reader needs to judge or repeat a result: command, date, machine, versions, commit."""
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    commit, changed = "no repository", ""
+    if shutil.which("git") is not None:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        )
+        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+        commit = head.stdout.strip() if head.returncode == 0 else commit
+        changed = " with uncommitted changes" if status.stdout.strip() else ""
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    changed = " with uncommitted changes" if status.stdout.strip() else ""
     return {
         "command": command,
         "date": datetime.date.today().isoformat(),
         "machine": f"{cpu_model()}, {len(os.sched_getaffinity(0))} usable CPUs",
         "versions": ", ".join(versions),
-        "commit": commit.stdout.strip() + changed if commit.returncode == 0 else "no repository",
+        "commit": commit + changed,
     }
 
 

@@ -43,7 +43,7 @@ class Tile(NamedTuple):
 
 # Programs of the backward kernel: enough to fill a large device, few enough that their partial
 # sums stay small. A constant, so that no device changes the order of the sum.
-MAX_PROGRAMS = 512
+MAX_PROGRAMS = 1024
 
 
 def forward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
@@ -51,7 +51,7 @@ def forward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile
     if channels_first:
         return Tile(128, 1, min(8, next_power_of_2(num_channels)), 4)
     block_c = min(64, max(16, next_power_of_2(num_channels)))
-    return Tile(16, 4, block_c, 4) if num_taps <= MAX_HELD_TAPS else Tile(32, 1, block_c, 4)
+    return Tile(8, 8, block_c, 4) if num_taps <= MAX_HELD_TAPS else Tile(32, 1, block_c, 4)
 
 
 def backward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
@@ -59,8 +59,8 @@ def backward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Til
     held = num_taps <= MAX_HELD_TAPS
     if channels_first:
         return Tile(128 if held else 64, 1, min(4, next_power_of_2(num_channels)), 4)
-    block_c = min(64 if held else 32, max(16, next_power_of_2(num_channels)))
-    return Tile(8, 4, block_c, 4) if held else Tile(8, 1, block_c, 4)
+    block_c = min(32, max(16, next_power_of_2(num_channels)))
+    return Tile(4, 16, block_c, 2) if held else Tile(8, 1, block_c, 4)
 
 
 @jit

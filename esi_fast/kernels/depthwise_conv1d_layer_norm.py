@@ -34,24 +34,39 @@ MAX_CHANNELS = 1024
 MAX_PROGRAMS = 1024
 
 
-def shipped_tile(num_channels: int) -> Tile:
-    """The shipped configuration of both kernels: eight values a thread in each row."""
-    block_c = max(16, next_power_of_2(num_channels))
-    return Tile(max(1, 1024 // block_c), 4, block_c, 4)
+def forward_tile(num_channels: int) -> Tile:
+    """The shipped configuration of the forward kernel."""
+    block_c = max(32, next_power_of_2(num_channels))
+    return Tile(max(1, 128 // block_c), 8, block_c, min(4, max(1, block_c // 128)))
+
+
+def backward_tile(num_channels: int) -> Tile:
+    """The shipped configuration of the backward kernel."""
+    block_c = max(32, next_power_of_2(num_channels))
+    return Tile(max(1, 256 // block_c), 4, block_c, max(2, block_c // 128))
 
 
 @jit
-def _add2(a0, a1, b0, b1):
+def _add2(
+    a0: tl.tensor, a1: tl.tensor, b0: tl.tensor, b1: tl.tensor,
+) -> tl.tuple:  # fmt: skip
     return a0 + b0, a1 + b1
 
 
 @jit
-def _add4(a0, a1, a2, a3, b0, b1, b2, b3):
+def _add4(
+    a0: tl.tensor, a1: tl.tensor, a2: tl.tensor, a3: tl.tensor, b0: tl.tensor, b1: tl.tensor,
+    b2: tl.tensor, b3: tl.tensor,
+) -> tl.tuple:  # fmt: skip
     return a0 + b0, a1 + b1, a2 + b2, a3 + b3
 
 
 @jit
-def _add8(a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7):
+def _add8(
+    a0: tl.tensor, a1: tl.tensor, a2: tl.tensor, a3: tl.tensor, a4: tl.tensor, a5: tl.tensor,
+    a6: tl.tensor, a7: tl.tensor, b0: tl.tensor, b1: tl.tensor, b2: tl.tensor, b3: tl.tensor,
+    b4: tl.tensor, b5: tl.tensor, b6: tl.tensor, b7: tl.tensor,
+) -> tl.tuple:  # fmt: skip
     return a0 + b0, a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5, a6 + b6, a7 + b7
 
 
@@ -232,7 +247,7 @@ def launch_forward(
     if y.numel() == 0:
         return y, mean, rstd
     lengths = None if lengths is None else lengths.contiguous()
-    tile = tile or shipped_tile(num_channels)
+    tile = tile or forward_tile(num_channels)
     with dispatch.on_device(x):
         forward_kernel[(num_batch * ceil_div(num_time, tile.block_t),)](
             x, weight, None if bias is None else bias.contiguous(),
@@ -262,7 +277,7 @@ def launch_backward(
         return *gradients, torch.zeros_like(ln_weight), torch.zeros_like(ln_weight)
     dz = x.new_empty(x.shape)
     lengths = None if lengths is None else lengths.contiguous()
-    tile = tile or shipped_tile(num_channels)
+    tile = tile or backward_tile(num_channels)
     num_tiles = num_batch * ceil_div(num_time, tile.block_t)
     num_partials = min(num_tiles, MAX_PROGRAMS)
     partial = x.new_empty((num_partials, 2, num_channels), dtype=reference.compute_dtype(x))

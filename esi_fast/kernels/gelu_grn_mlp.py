@@ -1,4 +1,4 @@
-"""The pointwise half of a ConvNeXt V2 block: linear layer, GELU, GRN, linear layer, in one operator.
+"""The pointwise half of a ConvNeXt V2 block: two linear layers with GELU and GRN between them.
 
 Its largest tensors are four times as wide as the block. Of them only the input of the GELU is kept:
 the pass of the backward that makes its gradient also makes the second layer's input again, and the
@@ -63,11 +63,10 @@ def launch_backward(
 def _forward_fake(
     x: Tensor, weight1: Tensor, bias1: Tensor, gamma: Tensor, beta: Tensor, weight2: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    num_batch, num_time, _ = x.shape
     num_hidden = weight1.shape[0]
-    norm = x.new_empty((num_batch, num_hidden), dtype=reference.compute_dtype(x))
-    hidden = x.new_empty((num_batch, num_time, num_hidden))
-    return x.new_empty((num_batch, num_time, weight2.shape[0])), hidden, norm
+    norm = x.new_empty((x.shape[0], num_hidden), dtype=reference.compute_dtype(x))
+    hidden = x.new_empty((*x.shape[:2], num_hidden))
+    return x.new_empty((*x.shape[:2], weight2.shape[0])), hidden, norm
 
 
 def _backward_fake(

@@ -142,8 +142,8 @@ def backward_kernel(
     dy_stride_b: tl.tensor, dy_stride_t: tl.tensor, dy_stride_c: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     dx_stride_b: tl.tensor, dx_stride_t: tl.tensor, dx_stride_c: tl.tensor,
-    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, FOR_LAYERS: tl.constexpr, ACC: tl.constexpr,
-    HALF: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
+    ACTIVATION: tl.constexpr, HAS_LENGTHS: tl.constexpr, FOR_LAYERS: tl.constexpr,
+    ACC: tl.constexpr, HALF: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """dx = (dy * scale + a * ratio) * slope of the activation, zero past the length.
 
@@ -297,11 +297,11 @@ def _launch_sums(
 
 def record_block(num_channels: int) -> dict[str, int]:
     """Configuration of the kernels that have all channels of a record in one program."""
-    block_c = min(4096, max(16, next_power_of_2(num_channels)))
+    block_c = min(2048, max(16, next_power_of_2(num_channels)))
     return {
         "BC": block_c,
         "BR": max(4, min(16, 8192 // block_c)),
-        "num_warps": min(16, max(8, block_c // 256)),
+        "num_warps": 8,
     }
 
 
@@ -366,7 +366,6 @@ def launch_backward(
         return dx, next(zeros), next(zeros), y, next(zeros)
     tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
     tile = tiles.apply
-    num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
     acc = reference.compute_dtype(x)
     scale, ratio = x.new_empty((2, num_batch, num_channels), dtype=acc)
     rows = x.new_empty((num_batch, 2, num_channels), dtype=acc)

@@ -112,7 +112,7 @@ CONVOLUTIONS = [
 def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype, monkeypatch):
     module = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
     if B > 2 or T > 64:  # more tiles than partials: each program serves several
-        monkeypatch.setattr(module, "MAX_PARTIALS", 2)
+        monkeypatch.setattr(module, "MAX_PROGRAMS", 2)
     torch.manual_seed(0)
     x = torch.randn(B, T, C, dtype=dtype)
     weight = torch.randn(C, 1, K, dtype=dtype)
@@ -124,7 +124,7 @@ def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype
         x[b, end:] = float("nan")
         dy[b, max(0, end + 2 * padding - (K - 1)) :] = float("nan")
     x, dy = strided(x, strides), strided(dy, strides)
-    tile = module.Tile(32, 64, 4)
+    tile = module.Tile(32, 1, 64, 4) if K > module.MAX_HELD_TAPS else module.Tile(8, 4, 64, 4)
 
     leaves = [t.detach().double().requires_grad_() for t in (x, weight)]
     if bias is not None:
@@ -187,9 +187,60 @@ def case_empty_batch():
     assert torch.equal(dbias, torch.zeros(5))
     y, norm = grn.launch_forward(x, gamma, gamma, 1e-6, "gelu", None)
     assert y.shape == (0, 9, 5)
-    _, dgamma, dbeta = grn.launch_backward(x, x, gamma, norm, 1e-6, "gelu", None)
+    _, dgamma, dbeta, _, _ = grn.launch_backward(x, x, gamma, norm, 1e-6, "gelu", None)
     assert torch.equal(dgamma, torch.zeros(5))
     assert torch.equal(dbeta, torch.zeros(5))
+
+
+# B, T, C, K, bias, lengths, strides, dtype
+BOTH = [
+    (2, 33, 40, 7, True, None, "dense", torch.float64),
+    (1, 1, 1, 7, True, None, "dense", torch.float64),
+    (1, 9, 130, 3, False, None, "sliced", torch.float64),
+    (3, 17, 5, 7, True, [17, 0, 9], "dense", torch.float64),
+    (1, 12, 3, 11, True, [7], "transposed", torch.float64),
+    (1, 20, 300, 7, True, None, "dense", torch.float32),
+    (2, 33, 40, 7, True, None, "dense", torch.float16),
+    (2, 33, 40, 7, True, [33, 20], "dense", torch.bfloat16),
+]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(("B", "T", "C", "K", "has_bias", "lengths", "strides", "dtype"), BOTH)
+def case_depthwise_conv1d_layer_norm(B, T, C, K, has_bias, lengths, strides, dtype, monkeypatch):
+    module = importlib.import_module("esi_fast.kernels.depthwise_conv1d_layer_norm")
+    if B > 2:  # more tiles than programs
+        monkeypatch.setattr(module, "MAX_PROGRAMS", 2)
+    torch.manual_seed(0)
+    x, dy = torch.randn(2, B, T, C, dtype=dtype)
+    weight = torch.randn(C, 1, K, dtype=dtype)
+    bias, scale, shift = torch.randn(3, C, dtype=dtype)
+    ends = None if lengths is None else torch.tensor(lengths)
+    for b, end in enumerate(lengths or []):
+        x[b, end:] = float("nan")
+        dy[b, end:] = float("nan")
+    x, dy = strided(x, strides), strided(dy, strides)
+    parameters = [weight, bias, scale, shift] if has_bias else [weight, scale, shift]
+    leaves = [t.detach().double().requires_grad_() for t in (x, *parameters)]
+    given = leaves if has_bias else [*leaves[:2], None, *leaves[2:]]
+    reference = esi_fast.kernels.reference.depthwise_conv1d_layer_norm
+    expected = reference(*given, lengths=ends)
+    given = [x, weight, bias if has_bias else None, scale, shift]
+    y, mean, rstd = module.launch_forward(*given, 1e-6, ends)
+    assert y.dtype == dtype
+    # eps is a float32 in the kernel, and at C = 1 nothing but eps is left of the variance.
+    assert_close(y, expected.detach(), torch.float32 if dtype == torch.float64 else dtype, "y: ")
+    got = module.launch_backward(dy, *given[:4], mean, rstd, ends, [True, True, has_bias])
+    got = [g for g in got if g.numel()]
+    tolerance = torch.float32 if dtype == torch.float64 else dtype
+    for name, actual, wanted in zip(
+        ("dx", *["weight", "bias", "scale", "shift"]),
+        got,
+        gradients(expected, leaves, dy.double()),
+        strict=False,
+    ):
+        assert actual.dtype == dtype
+        assert_close(actual, wanted, tolerance, f"{name}: ")
 
 
 # B, T, C, activation, lengths, strides, dtype
@@ -227,21 +278,26 @@ def case_grn(B, T, C, activation, lengths, strides, dtype):
         x[b, end:] = float("nan")
         dy[b, end:] = float("nan")
     x, dy = strided(x, strides), strided(dy, strides)
-    tile = module.Tile(16, 2, 128, 4)  # two chunks of two steps at T = 33 to 64
+    tiles = module.Tiles(module.Tile(32, 128, 4), module.Tile(16, 128, 4))
 
     leaves = [t.detach().double().requires_grad_() for t in (x, gamma, beta)]
     forward = esi_fast.kernels.reference.grn_forward
     expected, expected_norm = forward(*leaves, 1e-6, activation, ends)
-    y, norm = module.launch_forward(x, gamma, beta, 1e-6, activation, ends, tile)
+    y, norm = module.launch_forward(x, gamma, beta, 1e-6, activation, ends, tiles)
     assert y.dtype == dtype
     assert_close(y, expected.detach(), dtype, "y: ")
     assert_close(norm, expected_norm.detach(), dtype, "norm: ")
-    got = module.launch_backward(dy, x, gamma, norm, 1e-6, activation, ends, tile)
-    for name, actual, wanted in zip(
-        ("dx", "dgamma", "dbeta"), got, gradients(expected, leaves, dy.double()), strict=True
-    ):
+    wanted = gradients(expected, leaves, dy.double())
+    alone = module.launch_backward(dy, x, gamma, norm, 1e-6, activation, ends, tiles)
+    layers = module.launch_backward(dy, x, gamma, norm, 1e-6, activation, ends, tiles, beta)
+    assert [t.numel() for t in alone[3:]] == [0, C]  # neither y nor the sums of dx
+    wanted += [expected.detach(), wanted[0].sum((0, 1))]
+    for name, actual, want in zip(("dx", "dgamma", "dbeta", "y"), layers, wanted, strict=False):
         assert actual.dtype == dtype
-        assert_close(actual, wanted, dtype, f"{name}: ")
+        assert_close(actual, want, dtype, f"{name}: ")
+    assert_close(layers[4], wanted[4], dtype, "sums of dx: ")
+    for one, other in zip(alone[:3], layers, strict=False):
+        assert torch.equal(one, other)
 
 
 def case_grn_statistics_do_not_overflow_in_float16():
