@@ -20,7 +20,7 @@ namespace py = pybind11;
 namespace {
 
 using Stored = py::array_t<std::int16_t, py::array::c_style>;
-using Integers = py::array_t<std::int64_t, py::array::c_style | py::array::forcecast>;
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
 
 [[noreturn]] void raise_os_error(const std::system_error& error) {
   errno = error.code().value();
@@ -72,8 +72,9 @@ std::vector<std::string> read_samples(const Integers& descriptors, const Integer
                                       const std::string& normalize, const std::string& nan_policy,
                                       int threads) {
   if (out.ndim() != 3 || !out.dtype().is(py::dtype::of<float>()) ||
-      !(out.flags() & py::array::c_style)) {
-    throw py::value_error("out must be a C-contiguous (n, leads, T) float32 array");
+      !(out.flags() & py::array::c_style) ||
+      !(out.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
+    throw py::value_error("out must be a C-contiguous, aligned (n, leads, T) float32 array");
   }
   esi::ShardReadOptions options;
   options.num_leads = out.shape(1);
@@ -92,7 +93,7 @@ std::vector<std::string> read_samples(const Integers& descriptors, const Integer
     const auto k = static_cast<py::ssize_t>(i);
     places[i] = {static_cast<int>(descriptors.at(k)), begins.at(k), sizes.at(k),
                  static_cast<std::uint32_t>(crcs.at(k)), starts.at(k)};
-    if (places[i].start < 0 || places[i].start + options.crop > num_samples) {
+    if (places[i].start < 0 || places[i].start > num_samples - options.crop) {
       throw py::value_error("a crop lies outside its record");
     }
   }

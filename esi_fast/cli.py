@@ -11,6 +11,7 @@ from typing import NoReturn
 # Which extra brings a module, for the error that names the fix.
 _EXTRA_OF_MODULE = {
     "wfdb": "data",
+    "webdataset": "data",
     "tqdm": "data",
     "transformers": "model",
     "tokenizers": "model",

@@ -65,7 +65,7 @@ class DataConfig:
     """Records a step on each process."""
     sentence_sampling: float = 0.5
     """Share of the contrastive texts that are one to three sentences of the caption."""
-    shuffle: Literal["full", "block"] = "full"
+    shuffle: Literal["full", "block", "none"] = "full"
     """Of all records; or of shards, and within a few of them, for disks that seek slowly."""
     pool_batches: int = 0
     """Sort this many global batches by length of caption before cutting them: less padding."""
@@ -303,6 +303,11 @@ def _check_ranges(recipe: Recipe) -> None:
                 raise UsageError(f"{name} = {value}: must be a number from 0 up")
             if name in _POSITIVE and value == 0:
                 raise UsageError(f"{name} = {value}: must be greater than 0")
+    if recipe.train.seed >= 1 << 31:
+        raise UsageError(f"train.seed = {recipe.train.seed}: below 2**31")
+    for name in ("jitter_uv", "wander_uv", "mains_uv"):
+        if getattr(recipe.augment, name) > 1e6:
+            raise UsageError(f"augment.{name} = {getattr(recipe.augment, name)}: in uV, below 1e6")
     if recipe.data.sentence_sampling > 1:
         raise UsageError(f"data.sentence_sampling = {recipe.data.sentence_sampling}: 0 to 1")
     if recipe.model.drop_path >= 1:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import json
+import os
 import shutil
 import threading
 import time
@@ -31,7 +33,7 @@ from shard_tree import Tree, build, make_tree, signal_of
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data import loader as loader_module
 from esi_fast.data.augment import sample_sentences
-from esi_fast.data.loader import PREFETCH_BATCHES, Loader, LoaderState
+from esi_fast.data.loader import PREFETCH_BATCHES, Loader, LoaderOptions, LoaderState
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.tokens import CaptionTokens
 
@@ -212,7 +214,7 @@ def test_state_counts_what_was_consumed(shard_set: ShardSet) -> None:
         "samples": 0,
         "data": shard_set.digest,
         "order": "full",
-        "sentence_sampling": 0.0,
+        "content": "sentence_sampling 0, mv, missing samples nan, crop 0, drop_last True",
     }
     states = []
     for _ in loader:
@@ -242,7 +244,7 @@ def test_wrong_states_are_refused(shard_set: ShardSet) -> None:
 
 def refusal(loader: Loader, state: LoaderState) -> str:
     before = loader.state_dict()
-    with pytest.raises(ValueError, match="the loader state has other") as raised:
+    with pytest.raises(ValueError, match=r"the loader state|the last") as raised:
         loader.load_state_dict(state)
     assert "\n" not in str(raised.value)
     assert loader.state_dict() == before
@@ -254,14 +256,20 @@ def test_a_state_of_other_options_is_refused(shard_set: ShardSet, tokens: Captio
     assert "seed: 3, not 4" in refusal(
         loader_of(shard_set, 6, seed=4, sentence_sampling=0.5, tokens=tokens), state
     )
-    assert "sentence_sampling: 0.5, not 0.25" in refusal(
-        loader_of(shard_set, 6, seed=3, sentence_sampling=0.25, tokens=tokens), state
-    )
+    for changed in (
+        {"sentence_sampling": 0.25}, {"crop": 100}, {"normalize": "zscore"},
+        {"nan_policy": "zero"}, {"drop_last": False},
+    ):  # fmt: skip
+        options: dict[str, Any] = {"sentence_sampling": 0.5} | changed
+        assert "other content: sentence_sampling 0.5, mv" in refusal(
+            loader_of(shard_set, 6, seed=3, tokens=tokens, **options), state
+        )
     other_world = loader_of(shard_set, 2, 1, 4, seed=3, sentence_sampling=0.5, tokens=tokens)
     other_world.load_state_dict(state)
     assert other_world.state_dict() == state
 
 
+@pytest.mark.filterwarnings("ignore:.* has captions of 1 of 24 records:UserWarning")
 def test_a_state_of_other_data_is_refused(built: Path, bare: Path, tmp_path: Path) -> None:
     for name, caption in (("a", "one"), ("b", "another")):
         (tmp_path / name).write_text(json.dumps({"key": "k003", "caption": caption}) + "\n")
@@ -489,7 +497,7 @@ def test_a_damaged_sample_is_replaced_and_counted(
     for batch in expected:
         for place, row in enumerate(batch):
             if row in (3, 11):
-                candidates = (order[(order.index(row) + 12 + step) % 24] for step in range(16))
+                candidates = (order[(order.index(row) + 15 * step) % 24] for step in range(1, 17))
                 batch[place] = next(one for one in candidates if one not in (3, 11))
     ranks = []
     skipped: dict[str, str] = {}
@@ -518,8 +526,82 @@ def test_a_lost_shard_stops_or_is_skipped(built: Path, tmp_path: Path) -> None:
 
 def test_skipping_ends_where_nothing_is_sound(built: Path, tmp_path: Path) -> None:
     out = damaged_copy(built, tmp_path / "out", *range(NUM_RECORDS))
-    with pytest.raises(ValueError, match="16 records in a row are damaged"):
+    with pytest.raises(ValueError, match=r"16 records that were tried .* are damaged"):
         next(iter(loader_of(ShardSet(out), 4, on_error="skip")))
+
+
+@pytest.mark.parametrize("shuffle", ["none", "block", "full"])
+def test_whole_shards_may_be_damaged(built: Path, tmp_path: Path, shuffle: str) -> None:
+    out = shutil.copytree(built, tmp_path / "out")
+    tars = sorted(out.glob("*.tar"))
+    assert len(tars) > 3
+    tars[0].unlink()
+    os.truncate(tars[2], 5000)
+    with pytest.warns(UserWarning, match="its samples count as damaged") as caught:
+        shards = ShardSet(out, allow_damage=True)
+    assert len(caught) == 2
+    loader = loader_of(shards, 6, shuffle=shuffle, window_shards=1, on_error="skip")
+    bad = np.isin(shards.shard_of_row, (0, 2))
+    for batch in loader:
+        assert not bad[batch["row"].numpy()].any()
+    assert loader.num_skipped == bad.sum()
+    assert "No such file" in loader.skipped[shards.key(0)]
+    with pytest.raises(FileNotFoundError, match=r"is missing, though index\.json lists it"):
+        ShardSet(out)
+
+
+def test_a_lack_of_descriptors_is_no_damage(
+    shard_set: ShardSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open, limit = os.open, 2
+
+    def scarce(path: str, flags: int) -> int:
+        if len(fresh._open_files) >= limit:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really_open(path, flags)
+
+    fresh = ShardSet(shard_set._dirs)
+    monkeypatch.setattr("esi_fast.data.shard_set.os.open", scarce)
+    for row in range(NUM_RECORDS):
+        fresh.read_ecg([row])
+    limit = 0
+    fresh.close()
+    with pytest.raises(OSError, match="Too many open files"):
+        next(iter(loader_of(fresh, 6, on_error="skip")))
+
+
+def test_the_rest_of_an_epoch_must_be_dealt_to_every_rank(shard_set: ShardSet) -> None:
+    loader = loader_of(shard_set, 5, drop_last=False)
+    next(iter(loader))
+    state = loader.state_dict()
+    assert state["samples"] == 5
+    message = refusal(loader_of(shard_set, 2, 0, 8, drop_last=False), state)
+    assert "the last 3 records of the epoch are too few for 8 ranks" in message
+
+
+@pytest.mark.parametrize(
+    "changed", [{"epoch": -1}, {"epoch": "0"}, {"samples": 1.5}, {"samples": -1}, {"samples": 999}]
+)
+def test_a_damaged_state_is_refused(shard_set: ShardSet, changed: dict[str, Any]) -> None:
+    loader = loader_of(shard_set, 6)
+    assert "it is damaged" in refusal(loader, loader.state_dict() | changed)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"normalize": "x"}, {"nan_policy": "x"}, {"on_error": "x"}, {"sentence_sampling": 1.5}],
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        LoaderOptions(**options)
+
+
+def test_buckets_of_other_lengths_are_another_order(shard_set: ShardSet) -> None:
+    options = {"pool_batches": 2, "seed": 3}
+    tokens = [CaptionTokens(shard_set, ByteTokenizer(), most) for most in (2000, 10)]
+    state = loader_of(shard_set, 6, tokens=tokens[0], **options).state_dict()
+    loader_of(shard_set, 6, tokens=tokens[0], **options).load_state_dict(state)
+    assert "other order" in refusal(loader_of(shard_set, 6, tokens=tokens[1], **options), state)
 
 
 # -------------------------------------------------------------------------- normalisation, crops

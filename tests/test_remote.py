@@ -31,6 +31,7 @@ from esi_fast.data.sample_stream import parse_sample, row_number
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.shard_writer import ShardWriter
 from esi_fast.data.tar_stream import is_remote
+from esi_fast.leads import STANDARD_LEADS
 
 ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
 NUM_RECORDS = 24  # in five shards, the last of four records
@@ -212,10 +213,15 @@ def write_tar(path: Path, samples: dict[str, np.ndarray], caption: bytes | None 
     """A shard of given signals; gives its URL."""
     with ShardWriter(path, path.with_suffix(".idx")) as writer:
         for key, ecg in samples.items():
-            meta = b'{"concept_key": "00000000000000ab", "fs": 100}'
+            meta = meta_of("00000000000000ab", 100)
             writer.add([key], ecg[None], [meta], [caption], ["ab"])
         writer.finish()
     return f"file://{path}"
+
+
+def meta_of(concept_key: str, fs: float) -> bytes:
+    meta = {"concept_key": concept_key, "fs": fs, "leads": list(STANDARD_LEADS)}
+    return json.dumps(meta).encode()
 
 
 def test_missing_samples_become_nan(tmp_path: Path) -> None:
@@ -339,7 +345,7 @@ def test_resume_at_an_epoch(urls: str) -> None:
     again = loader_of(urls, seed=4)
     rows_of(again)
     state = json.loads(json.dumps(again.state_dict()))
-    assert state == {"seed": 4, "epoch": 1, "batches": 0}
+    assert (state["epoch"], state["batches"]) == (1, 0)
     resumed = loader_of(urls, seed=4)
     resumed.load_state_dict(state)
     assert [rows_of(resumed), rows_of(resumed)] == epochs[1:]
@@ -350,21 +356,29 @@ def test_resume_amid_an_epoch_begins_it_again_and_says_so(urls: str) -> None:
     first = rows_of(loader)
     second = rows_of(loader, 2)
     state = loader.state_dict()
-    assert state == {"seed": 4, "epoch": 1, "batches": 2}
+    assert (state["epoch"], state["batches"]) == (1, 2)
     resumed = loader_of(urls, seed=4)
     with pytest.warns(UserWarning, match="after 2 batches of epoch 1: .* begins again") as caught:
         resumed.load_state_dict(state)
     assert len(caught) == 1
     assert "\n" not in str(caught[0].message)
-    assert resumed.state_dict() == {"seed": 4, "epoch": 1, "batches": 0}
+    assert resumed.state_dict() == state | {"batches": 0}
     assert rows_of(resumed)[:2] == second
     assert rows_of(loader)[:2] == second != first[:2]  # so does the loader that was left
 
 
 def test_wrong_states_are_refused(urls: str) -> None:
     loader = loader_of(urls, seed=4)
-    with pytest.raises(ValueError, match="seed: 3, not 4"):
-        loader.load_state_dict({"seed": 3, "epoch": 1, "batches": 0})
+    state = loader.state_dict()
+    for changed, message in (
+        ({"seed": 3}, "other seed: 3, not 4"),
+        ({"data": "f00d"}, r"other data \(the URLs\): f00d, not "),
+        ({"samples": 7}, "other samples_per_epoch: 7, not 24"),
+        ({"epoch": -1}, "in epoch -1: it is damaged"),
+        ({"epoch": 1.5}, "in epoch 1.5: it is damaged"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loader.load_state_dict(state | changed)
     with pytest.raises(ValueError, match="no state of a loader of remote shards"):
         loader.load_state_dict({"seed": 4, "epoch": 1})  # type: ignore[typeddict-item]
 
@@ -494,46 +508,69 @@ def test_empty_shards_are_an_error(tmp_path: Path) -> None:
         list(loader_of(f"file://{tmp_path}/empty.tar"))
 
 
+def odd_tar(folder: Path, **files: bytes) -> str:
+    """The URL of a tar of one sample of these members."""
+    path = folder / "odd.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"odd.{name.replace('_', '.')}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return f"file://{path}"
+
+
+def npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_samples_that_do_not_fit_are_named(on_error: str, tmp_path: Path) -> None:
     ecg = np.zeros((12, 100), np.int16)
 
-    def refused(**files: bytes) -> str:
-        path = tmp_path / "odd.tar"
-        with tarfile.open(path, "w") as tar:
-            for name, content in files.items():
-                info = tarfile.TarInfo(f"odd.{name.replace('_', '.')}")
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-        with pytest.raises(ValueError, match=rf"^file://{path}: sample odd ") as error:
-            next(iter(loader_of(f"file://{path}", 1, on_error=on_error)))
+    def refused(array: np.ndarray, meta: bytes) -> str:
+        url = odd_tar(tmp_path, ecg_npy=npy(array), json=meta)
+        with pytest.raises(ValueError, match=rf"^{url}: sample odd ") as error:
+            next(iter(loader_of(url, 1, on_error=on_error)))
         return one_line(error).partition(": ")[2]
 
-    def npy(array: np.ndarray) -> bytes:
-        np.save(tmp_path / "a.npy", array)
-        return (tmp_path / "a.npy").read_bytes()
+    meta = meta_of("ab", 100)
+    assert refused(ecg.astype(np.int32), meta).endswith("is int32 (12, 100), not int16 (12, T)")
+    assert "is int16 (100, 12)" in refused(ecg.T.copy(), meta)
+    assert "is int16 (1200,)" in refused(ecg.ravel(), meta)
+    reversed_leads = json.dumps(json.loads(meta) | {"leads": ["V6", "V5"]}).encode()
+    assert "has the leads V6,V5, not the twelve standard ones" in refused(ecg, reversed_leads)
 
-    meta = b'{"concept_key": "ab", "fs": 100.0}'
-    assert refused(ecg_npy=npy(ecg.astype(np.int32)), json=meta).endswith(
-        "is int32 (12, 100), not int16 (12, T)"
-    )
-    assert "is int16 (100, 12)" in refused(ecg_npy=npy(ecg.T.copy()), json=meta)
-    assert "is int16 (1200,)" in refused(ecg_npy=npy(ecg.ravel()), json=meta)
-    assert "is damaged" in refused(ecg_npy=npy(ecg)[:-1], json=meta)
-    assert "is damaged" in refused(ecg_npy=b"x", json=meta)
-    assert "is damaged" in refused(ecg_npy=npy(ecg), json=b"[")
-    assert "is damaged" in refused(ecg_npy=npy(ecg), json=b"[]")
-    assert "has no concept_key" in refused(ecg_npy=npy(ecg), json=b"{}")
-    assert "has no json" in refused(ecg_npy=npy(ecg))
-    assert "has no ecg.npy" in refused(json=meta)
-    assert "is damaged" in refused(ecg_npy=npy(ecg), json=meta, txt=b"\xff")
+
+def test_damaged_samples_are_named_or_skipped_with_the_rest_of_their_shard(tmp_path: Path) -> None:
+    ecg, meta = npy(np.zeros((12, 100), np.int16)), meta_of("ab", 100)
+    sound = write_tar(tmp_path / "sound.tar", {"a": np.zeros((12, 100), np.int16)})
+    for files, message in (
+        ({"ecg_npy": ecg[:-1], "json": meta}, "is damaged"),
+        ({"ecg_npy": b"x", "json": meta}, "is damaged"),
+        ({"ecg_npy": ecg, "json": b"["}, "is damaged"),
+        ({"ecg_npy": ecg, "json": b"[]"}, "is damaged"),
+        ({"ecg_npy": ecg, "json": b"{}"}, "has no concept_key"),
+        ({"ecg_npy": ecg}, "has no json"),
+        ({"json": meta}, "has no ecg.npy"),
+        ({"ecg_npy": ecg, "json": meta, "txt": b"\xff"}, "is damaged"),
+    ):
+        url = odd_tar(tmp_path, **files)
+        with pytest.raises(ValueError, match=rf"^{url}: sample odd {message}"):
+            next(iter(loader_of(url, 1)))
+        loader = loader_of([url, sound], 1, on_error="skip")
+        with pytest.warns(UserWarning, match=f"the rest of a shard is skipped: {url}: sample odd"):
+            keys = {int(batch["row"][0]) for batch in loader}
+        assert keys == {row_number("a")}
+        assert message in loader.skipped[url]
 
 
 def test_an_npy_of_another_writer_is_read(tmp_path: Path) -> None:
     ecg = np.arange(12 * 30, dtype=np.int16).reshape(12, 30)
     content = io.BytesIO()
     np.lib.format.write_array(content, np.asfortranarray(ecg), version=(2, 0))
-    meta = b'{"concept_key": "f", "fs": 250}'
+    meta = meta_of("f", 250)
     sample = parse_sample("a", {"ecg.npy": content.getvalue(), "json": meta})
     assert sample.fs == 250.0
     np.testing.assert_array_equal(sample.ecg, ecg)
@@ -544,7 +581,7 @@ def test_samples_of_different_length_are_refused(tmp_path: Path) -> None:
         tmp_path / "a.tar",
         {"a": np.zeros((12, 50), np.int16), "b": np.zeros((12, 40), np.int16)},
     )
-    with pytest.raises(ValueError, match=rf"{url}: sample b is .*40.*, the first was \(12, 50\)"):
+    with pytest.raises(ValueError, match=rf"{url}: sample b has 40 samples at 100 Hz, .* had 50"):
         list(loader_of(url, 1))
 
 
@@ -628,7 +665,7 @@ def test_leaving_early_ends_thread_and_processes(built: Path, tmp_path: Path) ->
     wait_for(lambda: pids.is_file() and pids.read_text().endswith("\n"))
     iterator.close()  # the thread waits for bytes that never come
     wait_for(lambda: not is_alive(int(pids.read_text())))
-    assert loader.state_dict() == {"seed": 0, "epoch": 0, "batches": 1}
+    assert (loader.state_dict()["epoch"], loader.state_dict()["batches"]) == (0, 1)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,11 +175,13 @@ def test_overlay(built: Path, bare: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "captions.jsonl"
     lines = [{"key": "k003", "caption": "neu"}, {"key": "of-another-split", "caption": "x"}]
     overlay.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    over_baked = ShardSet(built, captions=overlay)
+    with pytest.warns(UserWarning, match="captions of 1 of 24 records: the others keep theirs"):
+        over_baked = ShardSet(built, captions=overlay)
     assert over_baked.read_caption(3) == "neu"
     assert over_baked.read_caption(4) == ShardSet(built).read_caption(4)
     assert len(over_baked.rows_without_caption()) == 0
-    over_bare = ShardSet(bare, captions=overlay)
+    with pytest.warns(UserWarning, match="captions of 1 of 24 records"):
+        over_bare = ShardSet(bare, captions=overlay)
     assert over_bare.read_caption(3) == "neu"
     assert over_bare.read_caption(4) is None
     assert over_bare.rows_without_caption().tolist() == [r for r in range(NUM_RECORDS) if r != 3]
@@ -189,9 +194,46 @@ def test_overlay(built: Path, bare: Path, tmp_path: Path) -> None:
         ("k001,caption\n", "line 1"),
         ('{"key": "k001", "caption": "a"}\n{"key": "k001", "caption": "b"}\n', "occurs twice"),
         ('{"key": "elsewhere", "caption": "a"}\n', "no caption for any"),
+        ('{"key": "k001", "caption": " \\n"}\n', "line 1: the caption of k001 is no text"),
+        ('{"key": "k001", "caption": "\\ud800"}\n', "line 1: the caption of k001 is no text"),
     ],
 )
 def test_a_wrong_overlay_is_refused(built: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "captions.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message):
         ShardSet(built, captions=tmp_path / "captions.jsonl")
+
+
+def test_what_does_not_fit_the_array_is_refused(built: Path) -> None:
+    shards = ShardSet(built)
+    out = np.empty((1, 12, shards.num_samples), np.float32)
+    with pytest.raises(ValueError, match=r"out must be \(1, 12, T\), not \(1, 13, 1000\)"):
+        shards.read_batch([0], np.empty((1, 13, 1000), np.float32))
+    with pytest.raises(ValueError, match="rows must be integers"):
+        shards.read_batch(np.array([0.5]), out)  # type: ignore[arg-type]
+    shifted = np.frombuffer(bytearray(out.nbytes + 1), np.float32, offset=1).reshape(out.shape)
+    with pytest.raises(ValueError, match="aligned"):
+        shards.read_batch([0], shifted)
+    for start in (-1, 1, 2**63 - 1):
+        with pytest.raises(ValueError, match="a crop lies outside its record"):
+            shards.read_batch([0], out, starts=np.array([start]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: folder.pop("fs"), "fields are missing"),
+        (lambda folder: folder.update(shards=[1]), "fields are missing"),
+        (lambda folder: folder["shards"][0].pop("bytes"), "fields are missing"),
+        (lambda folder: folder["shards"].append(folder["shards"][0]), "lists a shard twice"),
+    ],
+)
+def test_a_damaged_index_json_is_named(
+    built: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    out = shutil.copytree(built, tmp_path / "out")
+    folder = json.loads((out / "index.json").read_text())
+    change(folder)
+    (out / "index.json").write_text(json.dumps(folder))
+    with pytest.raises(ValueError, match=rf"index\.json is damaged: .*{message}"):
+        ShardSet(out)

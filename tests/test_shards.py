@@ -30,6 +30,7 @@ from esi_fast.data.journal import JOURNAL_FILE
 from esi_fast.data.plan import split_of
 from esi_fast.data.shard_index import build_index
 from esi_fast.data.verify import verify_shards
+from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.quality import assess
 
@@ -73,6 +74,7 @@ def test_json_and_caption(built: Path, tree: Tree, captions: CaptionDictionary) 
             "subject_id": entry.subject_id,
             "study_id": entry.study_id,
             "fs": 500.0,
+            "leads": list(STANDARD_LEADS),
             "age": entry.age,
             "sex": entry.sex,
             "statements": list(entry.statements),

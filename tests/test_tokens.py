@@ -74,9 +74,9 @@ def test_sampled_texts_are_those_of_sample_sentences(shard_set: ShardSet) -> Non
 
 def test_the_file_spares_the_tokenizer(shard_set: ShardSet, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    first = CaptionTokens(shard_set, ByteTokenizer(), 2000, folder=folder)
+    first = CaptionTokens(shard_set, ByteTokenizer(), 2000, folders=[folder])
     tokenizer = ByteTokenizer()
-    again = CaptionTokens(shard_set, tokenizer, 2000, folder=folder)
+    again = CaptionTokens(shard_set, tokenizer, 2000, folders=[folder])
     assert tokenizer.num_texts == 0
     assert again.path == first.path
     assert [path.name for path in folder.iterdir()] == [str(first.path and first.path.name)]
@@ -84,17 +84,17 @@ def test_the_file_spares_the_tokenizer(shard_set: ShardSet, tmp_path: Path) -> N
         assert torch.equal(again.batch(ROWS, seed=1, epoch=2, share=0.5)[name], value)
     np.testing.assert_array_equal(first.lengths, again.lengths)
     # Another length is cut from the same file; another tokenizer or other captions are not.
-    assert CaptionTokens(shard_set, tokenizer, 20, folder=folder).lengths.max() == 20
+    assert CaptionTokens(shard_set, tokenizer, 20, folders=[folder]).lengths.max() == 20
     assert tokenizer.num_texts == 0
     tokenizer.backend_tokenizer = SimpleNamespace(to_str=lambda: '{"model": "others"}')
-    other = CaptionTokens(shard_set, tokenizer, 2000, folder=folder)
+    other = CaptionTokens(shard_set, tokenizer, 2000, folders=[folder])
     assert tokenizer.num_texts > 0
     assert other.path != first.path
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
 def test_a_damaged_file_is_made_again(shard_set: ShardSet, tmp_path: Path, damage: str) -> None:
-    tokens = CaptionTokens(shard_set, ByteTokenizer(), 2000, folder=tmp_path)
+    tokens = CaptionTokens(shard_set, ByteTokenizer(), 2000, folders=[tmp_path])
     assert tokens.path is not None
     sound = tokens.path.read_bytes()
     content = bytearray(sound)
@@ -108,13 +108,14 @@ def test_a_damaged_file_is_made_again(shard_set: ShardSet, tmp_path: Path, damag
         np.savez(tmp_path / "other.npz", sentences=np.arange(3))
         content[:] = (tmp_path / "other.npz").read_bytes()
     tokens.path.write_bytes(content)
-    again = CaptionTokens(shard_set, ByteTokenizer(), 2000, folder=tmp_path)
+    again = CaptionTokens(shard_set, ByteTokenizer(), 2000, folders=[tmp_path])
     assert tokens.path.read_bytes() == sound
     assert torch.equal(
         again.batch(ROWS, **WHOLE)["input_ids"], tokens.batch(ROWS, **WHOLE)["input_ids"]
     )
 
 
+@pytest.mark.filterwarnings("ignore:.* has captions of 23 of 24 records:UserWarning")
 def test_records_without_caption_are_named(tree: Tree, tmp_path: Path) -> None:
     out = tmp_path / "bare"
     build(tree, out, **ONE_SPLIT)
@@ -126,13 +127,53 @@ def test_records_without_caption_are_named(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"1 of 24 .* k009"):
         CaptionTokens(ShardSet(out, captions=overlay), ByteTokenizer(), 2000)
     with overlay.open("a") as file:
-        file.write(json.dumps({"key": "k009", "caption": ""}) + "\n")
+        file.write(json.dumps({"key": "k009", "caption": "Short"}) + "\n")
     batch = CaptionTokens(ShardSet(out, captions=overlay), ByteTokenizer(), 2000).batch(
         [8, 9], **WHOLE
     )
     assert text_of(batch["input_ids"][0], batch["attention_mask"][0]) == "Nofullstop"
-    assert batch["input_ids"][1][:2].tolist() == [1, 2]
-    assert batch["attention_mask"].sum(dim=1).tolist() == [12, 2]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [12, 7]
+
+
+def test_damaged_captions_are_never_kept(tree: Tree, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(tree, out, captions=CaptionDictionary([]), **ONE_SPLIT)
+    tar = out / "train-000000.tar"
+    sound = tar.read_bytes()
+    offset = int(np.load(out / "train-000000.idx.npy")["txt_offset"][1])
+    tar.write_bytes(sound[:offset] + bytes([sound[offset] ^ 1]) + sound[offset + 1 :])
+    shards, cache = ShardSet(out), tmp_path / "cache"
+    with pytest.raises(ValueError, match=r"train-000000\.tar: sample k001 at byte \d+ is damaged"):
+        shards.read_caption(1)
+    with pytest.raises(ValueError, match=r"sample k001 .* is damaged"):
+        CaptionTokens(shards, ByteTokenizer(), 2000, folders=[cache])
+    tokens = CaptionTokens(shards, ByteTokenizer(), 2000, folders=[cache], allow_damage=True)
+    assert tokens.path is None
+    assert not cache.exists()
+    assert tokens.lengths[1] == 2
+    assert tokens.batch([0, 1], **WHOLE)["attention_mask"].sum(dim=1)[1] == 2
+    tar.write_bytes(sound)
+    whole = CaptionTokens(shards, ByteTokenizer(), 2000, folders=[cache])
+    assert whole.lengths[1] > 2
+    assert whole.path is not None
+
+
+def test_the_file_goes_where_it_can(shard_set: ShardSet, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    first, second = tmp_path / "file" / "in a file", tmp_path / "second"
+    tokens = CaptionTokens(shard_set, ByteTokenizer(), 2000, folders=[first, second])
+    assert tokens.path is not None
+    assert tokens.path.parent == second
+    tokenizer = ByteTokenizer()
+    again = CaptionTokens(shard_set, tokenizer, 2000, folders=[first, second])
+    assert (again.path, tokenizer.num_texts) == (tokens.path, 0)
+    with pytest.raises(NotADirectoryError):
+        CaptionTokens(shard_set, ByteTokenizer(), 2000, folders=[first])
+
+
+def test_no_rows_are_no_batch(shard_set: ShardSet) -> None:
+    with pytest.raises(ValueError, match="rows is empty"):
+        CaptionTokens(shard_set, ByteTokenizer(), 2000).batch([], **WHOLE)
 
 
 def test_a_tokenizer_that_joins_sentences_is_refused(shard_set: ShardSet) -> None:

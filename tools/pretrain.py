@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from esi_fast.data.remote import RemoteLoader
     from esi_fast.data.shard_set import ShardSet
     from esi_fast.models.esi import ESI
+    from esi_fast.training.runlog import RunLog
 
 T = TypeVar("T")
 # In the run folder: configurations and tokenizer; the resolved recipe, written when all is ready.
@@ -57,10 +58,14 @@ def main(argv: list[str]) -> int:
     augmentation = checked(lambda: SignalAugmentation(**asdict(invocation.augment)))
     shards = open_shards(invocation)
     if shards is None:
-        fs, num_samples = describe_stream(invocation.data.shards)
+        fs, num_samples = describe_stream(
+            invocation.data.shards, skip=invocation.data.on_error == "skip"
+        )
     else:
         fs, num_samples = shards.fs, shards.num_samples
     crop = round(invocation.data.crop * fs)
+    if invocation.data.crop and not crop:
+        raise UsageError(f"--data.crop {invocation.data.crop} s is no whole sample at {fs:g} Hz")
 
     # Rank 0 decides on the architecture (a tokenizer may be learned); the others read it, and
     # DeepSpeed gives them rank 0's weights.
@@ -117,7 +122,7 @@ def main(argv: list[str]) -> int:
         f"{total_steps} steps ({train.epochs:g} epochs)"
         + (f", continuing after step {step}" if step else "")
     )
-    num_skipped = 0
+    skipped: dict[str, str] = {}
     engine.train()
     while step < total_steps:
         for batch in loader:
@@ -125,7 +130,7 @@ def main(argv: list[str]) -> int:
             torch.manual_seed((train.seed * 1_000_003 + step) * world_size + rank)
             batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
             ecg = augmentation(
-                batch["ecg"], batch["row"], seed=train.seed, epoch=step // steps_per_epoch, fs=fs
+                batch["ecg"], batch["row"], seed=train.seed, epoch=loader.batch_epoch, fs=fs
             )
             ids_BN, mask_BN = batch["input_ids"], batch["attention_mask"]
             output = engine(ecg, ids_BN, batch["text_ids"], batch["text_mask"])
@@ -148,9 +153,8 @@ def main(argv: list[str]) -> int:
                 means = distributed.mean_over_ranks(
                     {"loss": loss, "contrastive": contrastive, "captioning": captioning}
                 )
-                if loader.num_skipped > num_skipped:
-                    num_skipped = loader.num_skipped
-                    log.say(f"{num_skipped} damaged samples or shards were skipped so far")
+                if invocation.data.on_error == "skip":
+                    skipped = report_skipped(loader, skipped, log)
                 if not math.isfinite(means["loss"]):
                     raise ValueError(
                         f"the loss is {means['loss']} at step {step}: lower --optim.lr"
@@ -170,6 +174,21 @@ def main(argv: list[str]) -> int:
     log.close()
     distributed.shut_down()
     return 0
+
+
+def report_skipped(
+    loader: Loader | RemoteLoader, before: dict[str, str], log: RunLog
+) -> dict[str, str]:
+    """Tell what any rank has skipped since ``before``; gives what all have skipped so far."""
+    from esi_fast.training import distributed
+
+    now = distributed.union_over_ranks(loader.skipped)
+    new = [what for name, what in now.items() if name not in before]
+    if new:
+        log.say(f"{len(now)} damaged samples or shards were skipped so far, {len(new)} are new:")
+    for what in new[:5]:
+        log.say(f"  {what}")
+    return now
 
 
 def checked(make: Callable[[], T]) -> T:
@@ -192,9 +211,14 @@ def check_folders(invocation: Invocation) -> None:
             raise UsageError("--data.samples-per-epoch is missing: a stream has no length")
         if not invocation.model.text_model:
             raise UsageError("--model.text-model is empty: streamed captions teach no tokenizer")
+        if invocation.data.shuffle != "full":
+            raise UsageError("--data.shuffle needs shards in folders, not streamed ones")
         for name in ("crop", "pool_batches", "captions"):
             if getattr(invocation.data, name):
-                raise UsageError(f"--data.{name} needs shards in folders, not streamed ones")
+                flag = name.replace("_", "-")
+                raise UsageError(f"--data.{flag} needs shards in folders, not streamed ones")
+    elif invocation.data.samples_per_epoch:
+        raise UsageError("--data.samples-per-epoch is for streams: a folder knows its records")
     for folder in () if any(streamed) else invocation.data.shards:
         if not (Path(folder) / "index.json").is_file():
             raise UsageError(
@@ -217,7 +241,12 @@ def open_shards(invocation: Invocation) -> ShardSet | None:
     if is_remote(invocation.data.shards[0]):
         return None
     folders = [Path(one) for one in invocation.data.shards]
-    shards = ShardSet(folders, "train", captions=invocation.data.captions)
+    shards = ShardSet(
+        folders,
+        "train",
+        captions=invocation.data.captions,
+        allow_damage=invocation.data.on_error == "skip",
+    )
     if shards.leads != STANDARD_LEADS:
         raise UsageError(
             f"--data.shards {folders[0]} has the leads {','.join(shards.leads)}: the encoder reads "
@@ -255,12 +284,16 @@ def open_loader(
             sentence_sampling=data.sentence_sampling,
             on_error=data.on_error,
         )
-    # Beside the shards, for the next run; where those may not be written to, in the run's folder.
-    folder = Path(data.shards[0])
-    folder = folder / ".tokens" if os.access(folder, os.W_OK) else invocation.out / "tokens"
     if rank != 0:
         distributed.wait_for_all()
-    tokens = CaptionTokens(shards, model.tokenizer, model.config.max_tokens, folder=folder)
+    tokens = CaptionTokens(
+        shards,
+        model.tokenizer,
+        model.config.max_tokens,
+        # Beside the shards, for the next run; where that cannot be, in the run's folder.
+        folders=(Path(data.shards[0]) / ".tokens", invocation.out / "tokens"),
+        allow_damage=data.on_error == "skip",
+    )
     if rank == 0:
         distributed.wait_for_all()
     options = checked(
@@ -300,12 +333,24 @@ def build_model(
     assert shards is not None, "check_folders wants a text model for streams"
     return ESI.from_captions(
         config,
-        [shards.read_caption(row) or "" for row in range(min(len(shards), 20_000))],
+        captions_to_learn(shards, skip=invocation.data.on_error == "skip"),
         vocab_size=recipe.text_vocab,
         hidden=recipe.text_hidden,
         layers=recipe.text_layers,
         heads=recipe.text_heads,
     )
+
+
+def captions_to_learn(shards: ShardSet, *, skip: bool) -> list[str]:
+    """The captions from which a tokenizer is learned."""
+    captions = []
+    for row in range(min(len(shards), 20_000)):
+        try:
+            captions.append(shards.read_caption(row) or "")
+        except ValueError:
+            if not skip:
+                raise
+    return captions
 
 
 if __name__ == "__main__":

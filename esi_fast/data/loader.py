@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -23,26 +23,28 @@ from numpy.typing import NDArray
 
 from esi_fast.data.augment_signal import crop_starts
 from esi_fast.data.order import Buckets, Order, Shuffle
+from esi_fast.data.shard_set import NanPolicy, Normalize
 
 if TYPE_CHECKING:
-    from esi_fast.data.shard_set import NanPolicy, Normalize, ShardSet
+    from esi_fast.data.shard_set import ShardSet
     from esi_fast.data.tokens import CaptionTokens
 
 # Batches made ahead of the consumer.
 PREFETCH_BATCHES = 4
 # Other records that are tried in place of a damaged one.
 _SUBSTITUTES = 16
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly
 
 _MOST_BUFFERS = 2 * PREFETCH_BATCHES
 
 Batch = dict[str, torch.Tensor]
+OnError = Literal["raise", "skip"]
 
 
 class LoaderState(TypedDict):
     """Where the next batch begins: ``samples`` are those consumed in ``epoch``, by all ranks.
 
-    ``seed``, ``data`` (the shard set's digest), ``order`` and ``sentence_sampling`` say of which
-    batches.
+    ``seed``, ``data`` (the shard set's digest), ``order`` and ``content`` say of which batches.
     """
 
     seed: int
@@ -50,7 +52,7 @@ class LoaderState(TypedDict):
     samples: int
     data: str
     order: str
-    sentence_sampling: float
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class LoaderOptions:
     normalize: Normalize = "mv"
     nan_policy: NanPolicy = "nan"
     crop: int = 0
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: OnError = "raise"
     threads: int = 2
     pin_memory: bool = False
 
@@ -100,8 +102,25 @@ class LoaderOptions:
                 f"seed {self.seed}, crop {self.crop} and pool_batches {self.pool_batches} must not "
                 f"be negative, threads {self.threads} positive"
             )
-        if self.on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {self.on_error!r}, it must be 'raise' or 'skip'")
+        if not 0.0 <= self.sentence_sampling <= 1.0:
+            raise ValueError(f"sentence_sampling is {self.sentence_sampling}, not in 0..1")
+        for name, known in (
+            ("on_error", get_args(OnError)),
+            ("normalize", get_args(Normalize)),
+            ("nan_policy", get_args(NanPolicy)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, it must be one of {', '.join(known)}"
+                )
+
+    @property
+    def content(self) -> str:
+        """What a resumed run must have in common with the one that was saved, but for the order."""
+        return (
+            f"sentence_sampling {self.sentence_sampling:g}, {self.normalize}, missing samples "
+            f"{self.nan_policy}, crop {self.crop}, drop_last {self.drop_last}"
+        )
 
 
 class Loader:
@@ -114,9 +133,11 @@ class Loader:
     int64 of the caption, and ``text_ids`` and ``text_mask`` of the text for the contrastive loss.
 
     Threads make batches ahead: signals are read and checked by the core, which needs no GIL. What
-    they raise is raised here, at the batch that it concerns.
+    they raise is raised here, at the batch that it concerns. There is one position: of two
+    iterators, each goes on where the other one is.
 
     Attributes:
+        batch_epoch: the epoch of the batch that was handed out last.
         wait_s: seconds that the consumer has waited for batches so far.
         skipped: damaged samples that were met (``on_error="skip"``): key -> what is wrong.
     """
@@ -152,6 +173,7 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._global_size = batch_size * world_size
         self._epoch, self._samples = 0, 0
+        self.batch_epoch = 0
         self.wait_s = 0.0
         self.skipped: dict[str, str] = {}
         rest = len(shard_set) % self._global_size
@@ -194,7 +216,7 @@ class Loader:
             "samples": self._samples,
             "data": self._shard_set.digest,
             "order": self._order.describe(self._global_size),
-            "sentence_sampling": self._options.sentence_sampling,
+            "content": self._options.content,
         }
 
     def load_state_dict(self, state: LoaderState) -> None:
@@ -202,7 +224,8 @@ class Loader:
 
         Raises:
             ValueError: the state is of a loader over other data, or of another seed, order or
-                sentence sampling; what differs is named with both values.
+                content, which is named with both values; or without ``drop_last`` the rest of the
+                epoch cannot be dealt to all ranks.
         """
         if set(state) != set(LoaderState.__annotations__):
             raise ValueError(f"{state} is no loader state")
@@ -210,7 +233,7 @@ class Loader:
         for what, before, now in (
             ("seed", state["seed"], own["seed"]),
             ("order", state["order"], own["order"]),
-            ("sentence_sampling", state["sentence_sampling"], own["sentence_sampling"]),
+            ("content", state["content"], own["content"]),
             (
                 "data (the shards and their order, the split, or the caption overlay)",
                 state["data"],
@@ -222,10 +245,22 @@ class Loader:
                     f"the loader state has other {what}: {before}, not {now}: resume with what it "
                     "was saved with, or begin a new run"
                 )
-        if not 0 <= state["samples"] <= len(self._shard_set):
+        epoch, samples = state["epoch"], state["samples"]
+        if (
+            type(epoch) is not int
+            or type(samples) is not int
+            or epoch < 0
+            or not 0 <= samples <= len(self._shard_set)
+        ):
             raise ValueError(
-                f"the loader state is at sample {state['samples']} of {len(self._shard_set)}: it "
-                "is damaged"
+                f"the loader state is at sample {samples} of {len(self._shard_set)} in epoch "
+                f"{epoch}: it is damaged"
+            )
+        rest = (len(self._shard_set) - samples) % self._global_size
+        if not self._options.drop_last and 0 < rest < self._world_size:
+            raise ValueError(
+                f"the last {rest} records of the epoch are too few for {self._world_size} ranks: "
+                "resume with the batch size and ranks that it was saved with"
             )
         self._epoch, self._samples = state["epoch"], state["samples"]
 
@@ -250,6 +285,7 @@ class Loader:
                 batch, skipped = ahead.popleft().result()
                 self.wait_s += time.perf_counter() - asked
                 self.skipped |= skipped
+                self.batch_epoch = epoch
                 self._samples = start + self._global_size
                 if start == starts[-1]:
                     self._epoch, self._samples = self._epoch + 1, 0
@@ -318,16 +354,31 @@ class Loader:
         position: int,
         epoch: int,
     ) -> None:
-        """Put the record half an epoch away in the place of a damaged one, or one that follows."""
-        for step in range(_SUBSTITUTES):
-            row = order[(place + len(order) // 2 + step) % len(order)]
+        """Put another record of the epoch in the place of a damaged one.
+
+        Those tried are spread over the whole order, as damage is often a whole shard.
+        """
+        stride = round(len(order) * _GOLDEN) or 1
+        for step in range(1, _SUBSTITUTES + 1):
+            row = order[(place + step * stride) % len(order)]
             rows[position] = row
             if not self._read(rows[position : position + 1], out[position : position + 1], epoch):
                 return
         raise ValueError(
-            f"{_SUBSTITUTES} records in a row are damaged, the last is "
+            f"{_SUBSTITUTES} records that were tried one after the other are damaged, the last is "
             f"{self._shard_set.key(int(row))}: run tools/shard verify on the shards"
         )
+
+
+def _references_of_unused() -> int:
+    """What `_Buffers.take` counts for an array of which nobody else knows; CPythons differ."""
+    arrays = [np.empty(0, np.float32)]
+    for array in arrays:
+        count = sys.getrefcount(array)
+    return count
+
+
+_UNUSED = _references_of_unused()
 
 
 class _Buffers:
@@ -345,10 +396,9 @@ class _Buffers:
         """A float32 tensor of unknown content."""
         if self._pin_memory:
             return torch.empty(shape, dtype=torch.float32, pin_memory=True)
-        unused = 3  # references: the list's, the loop's and getrefcount's own
         with self._lock:
             for array in self._arrays:
-                if array.shape == shape and sys.getrefcount(array) == unused:
+                if array.shape == shape and sys.getrefcount(array) == _UNUSED:
                     return torch.from_numpy(array)
             array = np.empty(shape, np.float32)
             if len(self._arrays) < _MOST_BUFFERS:  # a consumer that keeps batches keeps their own

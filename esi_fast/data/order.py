@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -64,7 +65,11 @@ class Order:
         if self.shuffle == "block":
             said += f" of {self.window_shards} shards"
         if self.buckets is not None:
-            said += f", buckets of {self.buckets.pool_batches} x {global_batch} rows"
+            lengths = hashlib.sha256(self.buckets.lengths.tobytes()).hexdigest()[:8]
+            said += (
+                f", buckets of {self.buckets.pool_batches} x {global_batch} rows by the lengths "
+                f"{lengths}"
+            )
         return said
 
     def rows(self, epoch: int, global_batch: int) -> Rows:

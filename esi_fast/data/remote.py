@@ -2,7 +2,8 @@
 
 For shards on a disk, `esi_fast.data.loader` is faster and exact. A stream has no random access, so
 here the shards are read in a random order and their samples pass through a shuffle buffer; a run
-resumes at the beginning of an epoch.
+resumes at the beginning of an epoch. Nor has it the index with its checksums: a tar that is cut off
+or a header that is damaged is found, a flipped bit of a signal is not.
 
 ``webdataset`` opens the URLs. Order and shares are made here, as its shard order is the same in
 every epoch if it is seeded, and its ranks have unequal numbers of samples, which hangs them.
@@ -10,6 +11,7 @@ every epoch if it is seeded, and its ranks have unequal numbers of samples, whic
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import queue
 import threading
@@ -31,22 +33,29 @@ PREFETCH_BATCHES = 4
 
 
 class RemoteState(TypedDict):
-    """The epoch to begin, and the batches of it that had been handed out when it was saved."""
+    """The epoch to begin, and the batches of it that had been handed out when it was saved.
+
+    ``data`` is a digest of the URLs, ``samples`` those of an epoch.
+    """
 
     seed: int
     epoch: int
     batches: int
+    data: str
+    samples: int
 
 
-def describe_stream(urls: Sequence[str]) -> tuple[float, int]:
+def describe_stream(urls: Sequence[str], *, skip: bool = False) -> tuple[float, int]:
     """Sampling rate (Hz) and samples per lead of what is streamed, by its first sample.
+
+    With ``skip``, of the first shard that gives one.
 
     Raises:
         ValueError, OSError: as the batches of `RemoteLoader`.
     """
     stream = SampleStream(
         expand_urls(urls), seed=0, epoch=0, rank=0, world_size=1, shuffle_buffer=1,
-        captions=False, skip=False,
+        captions=False, skip=skip,
     )  # fmt: skip
     try:
         first = next(iter(stream))
@@ -76,7 +85,9 @@ class RemoteLoader:
     thread and the command that it reads from, and the next ``iter()`` begins that epoch again.
 
     Attributes:
-        num_skipped: streams that broke and were left with ``on_error="skip"``, each time counted.
+        batch_epoch: the epoch of the batch that was handed out last.
+        skipped: shards of which the rest was left (``on_error="skip"``): URL -> what is wrong.
+        num_skipped: how often that was done.
         wait_s: seconds that the consumer has waited for batches so far.
     """
 
@@ -112,8 +123,9 @@ class RemoteLoader:
             sentence_sampling: share of the contrastive texts that are cut to some sentences of the
                 caption (see `esi_fast.data.augment.sample_sentences`).
             on_error: what to do when a stream breaks (it cannot be opened, its command fails, the
-                tar is cut off or damaged): "raise", or "skip" the rest of that shard and warn once
-                for it. Samples that do not fit are an error in either case.
+                tar is cut off, a sample is damaged): "raise", or "skip" the rest of that shard and
+                warn once for it. Samples that are sound but do not fit (another rate, length or
+                leads, no caption) are an error in either case.
 
         Raises:
             ValueError: a number is out of range, ``samples_per_epoch`` does not fill one batch on
@@ -130,6 +142,8 @@ class RemoteLoader:
                 f"samples_per_epoch {samples_per_epoch} does not fill one batch of {batch_size} on "
                 f"each of {world_size} ranks: lower batch_size or raise samples_per_epoch"
             )
+        if not 0.0 <= sentence_sampling <= 1.0:
+            raise ValueError(f"sentence_sampling is {sentence_sampling}, not in 0..1")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, it must be 'raise' or 'skip'")
         self._urls = expand_urls([urls] if isinstance(urls, str) else urls)
@@ -138,9 +152,9 @@ class RemoteLoader:
         self._num_batches = samples_per_epoch // (batch_size * world_size)
         self._shuffle_buffer, self._skip = shuffle_buffer, on_error == "skip"
         self._seed, self._epoch, self._batches = seed, 0, 0
-        self._num_samples: int | None = None  # T, that of the first sample
-        self._warned: set[str] = set()
-        self.num_skipped = 0
+        self._samples_per_epoch = samples_per_epoch
+        self.skipped: dict[str, str] = {}
+        self.num_skipped = self.batch_epoch = 0
         self.wait_s = 0.0
 
     def __len__(self) -> int:
@@ -149,7 +163,14 @@ class RemoteLoader:
 
     def state_dict(self) -> RemoteState:
         """Where to resume; batches made ahead but not yet handed out do not count."""
-        return {"seed": self._seed, "epoch": self._epoch, "batches": self._batches}
+        urls = "\n".join(self._urls)
+        return {
+            "seed": self._seed,
+            "epoch": self._epoch,
+            "batches": self._batches,
+            "data": hashlib.sha256(urls.encode()).hexdigest()[:16],
+            "samples": self._samples_per_epoch,
+        }
 
     def load_state_dict(self, state: RemoteState) -> None:
         """Continue at the beginning of the epoch in which `state_dict` was taken.
@@ -157,15 +178,24 @@ class RemoteLoader:
         If that was amid the epoch, a warning says that its first batches will come again.
 
         Raises:
-            ValueError: this is no state of such a loader, or it is of another seed.
+            ValueError: this is no state of such a loader, or it is of another seed, of other URLs,
+                or of epochs of another length.
         """
         if set(state) != set(RemoteState.__annotations__):
             raise ValueError(f"{state} is no state of a loader of remote shards")
-        if state["seed"] != self._seed:
-            raise ValueError(
-                f"the loader state has other seed: {state['seed']}, not {self._seed}: resume with "
-                "what it was saved with, or begin a new run"
-            )
+        own = self.state_dict()
+        for what, before, now in (
+            ("seed", state["seed"], own["seed"]),
+            ("data (the URLs)", state["data"], own["data"]),
+            ("samples_per_epoch", state["samples"], own["samples"]),
+        ):
+            if before != now:
+                raise ValueError(
+                    f"the loader state has other {what}: {before}, not {now}: resume with what it "
+                    "was saved with, or begin a new run"
+                )
+        if type(state["epoch"]) is not int or state["epoch"] < 0:
+            raise ValueError(f"the loader state is in epoch {state['epoch']}: it is damaged")
         if state["batches"]:
             warnings.warn(
                 f"the loader state is after {state['batches']} batches of epoch {state['epoch']}: "
@@ -175,11 +205,11 @@ class RemoteLoader:
         self._epoch, self._batches = state["epoch"], 0
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        self._batches = 0
+        self._batches, epoch = 0, self._epoch
         samples = SampleStream(
             self._urls,
             seed=self._seed,
-            epoch=self._epoch,
+            epoch=epoch,
             rank=self._rank,
             world_size=self._world_size,
             shuffle_buffer=self._shuffle_buffer,
@@ -191,7 +221,7 @@ class RemoteLoader:
         )
         thread = threading.Thread(
             target=self._produce,
-            args=(self._epoch, samples, batches),
+            args=(epoch, samples, batches),
             name="esi_fast remote loader",
             daemon=True,
         )
@@ -205,14 +235,14 @@ class RemoteLoader:
                 while samples.skipped:
                     url, reason = samples.skipped.popleft()
                     self.num_skipped += 1
-                    if url not in self._warned:
-                        self._warned.add(url)
+                    if url not in self.skipped:
+                        self.skipped[url] = reason
                         warnings.warn(f"the rest of a shard is skipped: {reason}", stacklevel=2)
                 if isinstance(batch, BaseException):
                     raise batch
-                self._batches = number
+                self._batches, self.batch_epoch = number, epoch
                 if number == len(self):
-                    self._epoch, self._batches = self._epoch + 1, 0
+                    self._epoch, self._batches = epoch + 1, 0
                 yield batch
         finally:
             samples.stop()

@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from esi_fast.data.shard_index import concept_key_number, npy_header
 from esi_fast.data.tar_stream import MissingCommandError, TarStream
-from esi_fast.leads import NUM_LEADS
+from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
+
+
+class UnfitSampleError(ValueError):
+    """A sample that is sound, but not of what is read: an error whatever is skipped."""
 
 
 class Sample(NamedTuple):
@@ -46,19 +50,26 @@ def parse_sample(key: str, members: dict[str, bytes]) -> Sample:
     """A sample from the bytes of its members by suffix: ``ecg.npy``, ``json``, ``txt`` if any.
 
     Raises:
-        ValueError: a member is missing or damaged, or the signal is not int16 (12, T).
+        ValueError: a member is missing or damaged, the signal is not int16 (12, T), or its leads
+            are not the standard ones in their order.
     """
     try:
         ecg = _read_npy(members["ecg.npy"])
         meta = json.loads(members["json"])
         concept_key, fs = concept_key_number(meta["concept_key"]), float(meta["fs"])
+        leads = tuple(meta["leads"])
         caption = members["txt"].decode("utf-8") if "txt" in members else None
     except KeyError as error:
         raise ValueError(f"sample {key} has no {error.args[0]}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"sample {key} is damaged: {' '.join(str(error).split())}") from None
     if ecg.dtype != np.int16 or ecg.ndim != 2 or len(ecg) != NUM_LEADS:
-        raise ValueError(f"sample {key} is {ecg.dtype} {ecg.shape}, not int16 ({NUM_LEADS}, T)")
+        raise UnfitSampleError(
+            f"sample {key} is {ecg.dtype} {ecg.shape}, not int16 ({NUM_LEADS}, T)"
+        )
+    if leads != STANDARD_LEADS:
+        raise UnfitSampleError(f"sample {key} has the leads {','.join(map(str, leads))}, not the "
+                               "twelve standard ones in their order")  # fmt: skip
     return Sample(row_number(key), concept_key, fs, ecg, caption)
 
 
@@ -101,12 +112,12 @@ class SampleStream:
             seed, epoch, rank, world_size: what the order depends on.
             shuffle_buffer: samples from which the next is drawn.
             captions: a sample without one is an error.
-            skip: leave the rest of a shard whose stream breaks.
+            skip: leave the rest of a shard whose stream breaks or that has a damaged sample.
         """
         self._urls, self._seed, self._epoch = urls, seed, epoch
         self._rank, self._world_size = rank, world_size
         self._shuffle_buffer, self._captions, self._skip = shuffle_buffer, captions, skip
-        self._num_samples: int | None = None  # T, that of the first sample
+        self._first: Sample | None = None
         self._tar: TarStream | None = None
         self._stopped = threading.Event()
         self.skipped: deque[tuple[str, str]] = deque()
@@ -168,18 +179,19 @@ class SampleStream:
             part = self._rank // num_shards
         for shard in order:
             url = self._urls[shard]
-            for number, (key, members) in enumerate(self._read(url)):
-                if number % num_parts == part:
-                    yield self._sample(url, key, members)
+            yield from self._read(url, part, num_parts)
 
-    def _read(self, url: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _read(self, url: str, part: int, num_parts: int) -> Iterator[Sample]:
+        """Every ``num_parts``-th sample of a shard, from number ``part`` on."""
         if self.stopped:
             return
         try:
             self._tar = TarStream(url)
-            yield from self._tar.members()
+            for number, (key, members) in enumerate(self._tar.members()):
+                if number % num_parts == part:
+                    yield self._sample(url, key, members)
         except (OSError, ValueError) as error:
-            if not self._skip or isinstance(error, MissingCommandError):
+            if not self._skip or isinstance(error, MissingCommandError | UnfitSampleError):
                 raise
             self.skipped.append((url, str(error)))
         finally:
@@ -189,16 +201,16 @@ class SampleStream:
         try:
             sample = parse_sample(key, members)
         except ValueError as error:
-            raise ValueError(f"{url}: {error}") from None
-        num_samples = sample.ecg.shape[1]
-        self._num_samples = self._num_samples or num_samples
-        if num_samples != self._num_samples:
-            raise ValueError(
-                f"{url}: sample {key} is int16 (12, {num_samples}), the first was "
-                f"(12, {self._num_samples}): shards read together must agree"
+            raise type(error)(f"{url}: {error}") from None
+        first = self._first = self._first or sample
+        if (sample.fs, sample.ecg.shape) != (first.fs, first.ecg.shape):
+            raise UnfitSampleError(
+                f"{url}: sample {key} has {sample.ecg.shape[1]} samples at {sample.fs:g} Hz, the "
+                f"first had {first.ecg.shape[1]} at {first.fs:g} Hz: shards read together must "
+                "agree"
             )
         if self._captions and sample.caption is None:
-            raise ValueError(
+            raise UnfitSampleError(
                 f"{url}: sample {key} has no caption: bake captions in with tools/shard --cqa"
             )
         return sample

@@ -204,6 +204,7 @@ class SampleMaker:
             "subject_id": entry.subject_id,
             "study_id": entry.study_id,
             "fs": self.settings.fs,
+            "leads": list(self.settings.leads),
             "age": entry.age,
             "sex": entry.sex,
             "statements": list(entry.statements),

@@ -36,6 +36,9 @@ MAX_KEY_LENGTH = 92
 _MEMBER_BEFORE = {"json": "ecg.npy", "txt": "json"}
 
 
+_FOLDER_FIELDS = {"fs", "num_samples", "leads", "unit", "missing", "counts", "files"}
+
+
 class ShardEntry(TypedDict):
     """A shard as index.json lists it."""
 
@@ -53,7 +56,8 @@ def index_dtype(key_length: int) -> np.dtype[Any]:
 
     ``num_bytes`` and ``crc32c`` (Castagnoli) are those of the whole sample, from its first header,
     at ``ecg_offset - 512``, to the padding of its last member; ``txt_offset`` is -1 without a
-    caption; ``concept_key`` is the json's, as `concept_key_number` gives it.
+    caption; ``concept_key`` is the json's, as `concept_key_number` gives it. ``text_crc32c`` is
+    that of the sample from the json's header on, so that texts are checked without the signal.
     """
     return np.dtype(
         [
@@ -66,6 +70,7 @@ def index_dtype(key_length: int) -> np.dtype[Any]:
             ("txt_size", "<i4"),
             ("concept_key", "<i8"),
             ("crc32c", "<u4"),
+            ("text_crc32c", "<u4"),
         ]
     )
 
@@ -131,7 +136,7 @@ def build_index(tar_path: Path) -> NDArray[Any]:
             stem, _, suffix = member.partition(".")
             key = stem.encode("ascii")
             if suffix == "ecg.npy" and last != "ecg.npy":
-                rows.append([key, offset, 0, -1, 0, -1, 0, 0, 0])
+                rows.append([key, offset, 0, -1, 0, -1, 0, 0, 0, 0])
                 ends.append(0)
             elif _MEMBER_BEFORE.get(suffix) != last or rows[-1][0] != key:
                 raise ValueError(f"{tar_path.name}: unexpected member {member} at byte {offset}")
@@ -146,6 +151,7 @@ def build_index(tar_path: Path) -> NDArray[Any]:
             begin = row[1] - BLOCK
             row[2] = end - begin
             row[8] = _core.crc32c(data[begin:end])
+            row[9] = _core.crc32c(data[row[3] - BLOCK : end])
     if not rows or last == "ecg.npy":
         raise ValueError(f"{tar_path.name}: ends without a whole sample")
     key_length = max(len(row[0]) for row in rows)
@@ -215,4 +221,13 @@ def read_shard_folder(directory: Path) -> dict[str, Any]:
     found = folder.get("format"), folder.get("version")
     if found != (FORMAT, FORMAT_VERSION):
         raise ValueError(f"{path} is {found}, expected {(FORMAT, FORMAT_VERSION)}: build it again")
+    shards = folder.get("shards")
+    entries: list[Any] = shards if isinstance(shards, list) else [None]
+    needed = set(ShardEntry.__annotations__)
+    if not set(folder) >= _FOLDER_FIELDS or not all(
+        isinstance(one, dict) and needed <= set(one) for one in entries
+    ):
+        raise ValueError(f"{path} is damaged: fields are missing")
+    if len({one["name"] for one in entries}) < len(entries):
+        raise ValueError(f"{path} is damaged: it lists a shard twice")
     return folder

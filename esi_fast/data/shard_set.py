@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -60,6 +61,7 @@ class ShardSet:
         split: str = "train",
         *,
         captions: Path | None = None,
+        allow_damage: bool = False,
     ) -> None:
         """Open the folders; no signal is read yet.
 
@@ -68,6 +70,8 @@ class ShardSet:
             split: "train", "val", "test", or "all" for the three after each other.
             captions: JSON lines of ``{"key": ..., "caption": ...}`` that take the place of the
                 captions in the shards.
+            allow_damage: a shard that is missing or has another size than recorded is a warning,
+                and its samples are found damaged when they are read. Its index must be sound.
 
         Raises:
             FileNotFoundError: a folder, its index.json, a shard or ``captions`` is missing.
@@ -97,7 +101,7 @@ class ShardSet:
             for shard in folder["shards"]:
                 if split in (shard["split"], "all"):
                     self._paths.append(directory / shard["name"])
-                    indices.append(_open_index(directory, shard))
+                    indices.append(_open_index(directory, shard, allow_damage))
                     sources.append((shard["name"], shard["sha256"]))
         if not indices:
             raise ValueError(f"no {split} records in {_names(self._dirs)}")
@@ -187,10 +191,16 @@ class ShardSet:
             their part of ``out`` is undefined.
 
         Raises:
-            ValueError: ``out``, ``starts`` or a name does not fit.
+            ValueError: ``rows``, ``out``, ``starts`` or a name does not fit.
+            OSError: the process has no file descriptor left.
         """
-        chosen = self._rows[np.asarray(rows, np.int64)]
-        shards = self.shard_of_row[np.asarray(rows, np.int64)]
+        wanted = np.asarray(rows)
+        if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+            raise ValueError(f"rows must be integers of shape (n,), not {wanted.dtype}")
+        wanted = wanted.astype(np.int64)
+        if out.ndim != 3 or out.shape[:2] != (len(wanted), len(self.leads)):
+            raise ValueError(f"out must be ({len(wanted)}, {len(self.leads)}, T), not {out.shape}")
+        chosen, shards = self._rows[wanted], self.shard_of_row[wanted]
         begins = chosen["ecg_offset"] - BLOCK
         files: dict[int, _OpenFile] = {}  # kept alive while they are read
         unreadable: dict[int, str] = {}
@@ -198,6 +208,8 @@ class ShardSet:
             try:
                 files[shard] = self._file(shard)
             except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):  # says nothing of the shard
+                    raise
                 unreadable[shard] = f"cannot be read: {error.strerror}"
         found = _core.read_samples(
             np.array(
@@ -216,48 +228,57 @@ class ShardSet:
         )
         return {
             position: self._damage(
-                int(rows[position]), int(begins[position]), unreadable.get(shards[position], what)
+                int(wanted[position]), int(begins[position]), unreadable.get(shards[position], what)
             )
             for position, what in enumerate(found)
             if what
         }
 
     def read_meta(self, row: int) -> dict[str, Any]:
-        """The json of one row: ids, age, sex, statements, findings, measurements, quality."""
-        offset, text = self._read_member(row, "json")
-        try:
-            meta: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            raise ValueError(self._damage(row, offset, f"has a damaged json: {error}")) from None
+        """The json of one row: ids, age, sex, statements, findings, measurements, quality.
+
+        Raises:
+            ValueError: the texts of the sample are damaged or cannot be read; shard, sample and
+                byte are named.
+        """
+        meta: dict[str, Any] = json.loads(self._read_member(row, "json"))
         return meta
 
     def read_caption(self, row: int) -> str | None:
-        """The caption of one row: the overlay's, else the shard's, else None."""
+        """The caption of one row: the overlay's, else the shard's, else None.
+
+        Raises:
+            ValueError: as `read_meta`.
+        """
         if int(row) in self._overlay:
             return self._overlay[int(row)]
         if self._rows["txt_offset"][row] < 0:
             return None
-        offset, text = self._read_member(row, "txt")
-        try:
-            return text.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ValueError(self._damage(row, offset, "has a caption that is not UTF-8")) from None
+        return self._read_member(row, "txt").decode("utf-8")
 
     def rows_without_caption(self) -> NDArray[np.int64]:
         """Rows for which `read_caption` gives None, ascending."""
         rows = np.flatnonzero(self._rows["txt_offset"] < 0)
         return rows[[int(row) not in self._overlay for row in rows]] if self._overlay else rows
 
-    def _read_member(self, row: int, field: str) -> tuple[int, bytes]:
-        offset, size = (
-            int(self._rows[f"{field}_offset"][row]),
-            int(self._rows[f"{field}_size"][row]),
-        )
-        file = self._file(int(self.shard_of_row[row]))
-        content = os.pread(file.descriptor, size, offset)
-        if len(content) != size:
-            raise ValueError(self._damage(row, offset, f"has a .{field} that is cut off"))
-        return offset, content
+    def _read_member(self, row: int, field: str) -> bytes:
+        """The content of a text member, once the texts of the sample have proved sound."""
+        index = self._rows[row]
+        begin = int(index["json_offset"]) - BLOCK
+        end = int(index["ecg_offset"]) - BLOCK + int(index["num_bytes"])
+        try:
+            file = self._file(int(self.shard_of_row[row]))
+        except OSError as error:
+            raise ValueError(
+                self._damage(row, begin, f"cannot be read: {error.strerror}")
+            ) from None
+        content = os.pread(file.descriptor, end - begin, begin)
+        if len(content) < end - begin:
+            raise ValueError(self._damage(row, begin, "is cut off"))
+        if _core.crc32c(content) != index["text_crc32c"]:
+            raise ValueError(self._damage(row, begin, "is damaged"))
+        first = int(index[f"{field}_offset"]) - begin
+        return content[first : first + int(index[f"{field}_size"])]
 
     def _file(self, shard: int) -> _OpenFile:
         with self._lock:
@@ -266,8 +287,17 @@ class ShardSet:
             else:
                 if len(self._open_files) >= MAX_OPEN_SHARDS:
                     self._open_files.popitem(last=False)
-                self._open_files[shard] = _OpenFile(self._paths[shard])
+                self._open_files[shard] = self._open(self._paths[shard])
             return self._open_files[shard]
+
+    def _open(self, path: Path) -> _OpenFile:
+        while True:
+            try:
+                return _OpenFile(path)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open_files:
+                    raise
+                self._open_files.popitem(last=False)
 
     def _damage(self, row: int, offset: int, what: str) -> str:
         path = self._paths[int(self.shard_of_row[row])]
@@ -293,6 +323,8 @@ class ShardSet:
                     key = caption = None
                 if not isinstance(key, str) or not isinstance(caption, str):
                     raise ValueError(f'{path} line {number} is not {{"key": ..., "caption": ...}}')
+                if not caption.strip() or _has_surrogates(caption):
+                    raise ValueError(f"{path} line {number}: the caption of {key} is no text")
                 row = row_of_key.get(key)
                 if row is None:  # a caption of another split
                     continue
@@ -301,6 +333,12 @@ class ShardSet:
                 overlay[row] = caption
         if not overlay:
             raise ValueError(f"{path} holds no caption for any record of {_names(self._dirs)}")
+        if len(overlay) < len(self):
+            warnings.warn(
+                f"{path} has captions of {len(overlay)} of {len(self)} records: the others keep "
+                "theirs",
+                stacklevel=3,
+            )
         return overlay, sha.hexdigest()
 
     def close(self) -> None:
@@ -321,17 +359,29 @@ class _OpenFile:
             os.close(self.descriptor)
 
 
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _names(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths)) or "none given"
 
 
-def _open_index(directory: Path, shard: ShardEntry) -> NDArray[Any]:
+def _open_index(directory: Path, shard: ShardEntry, allow_damage: bool) -> NDArray[Any]:
     tar = directory / shard["name"]
-    if not tar.is_file():
-        raise FileNotFoundError(f"{tar} is missing, though index.json lists it")
-    if tar.stat().st_size != shard["bytes"]:
-        raise ValueError(f"{tar} has {tar.stat().st_size} bytes, not {shard['bytes']}: damaged")
     index = read_index_file(directory / shard["index"], shard["index_sha256"])
+    allow_damage = allow_damage and index is not None
+    if not tar.is_file():
+        if not allow_damage:
+            raise FileNotFoundError(f"{tar} is missing, though index.json lists it")
+        warnings.warn(f"{tar} is missing: its samples count as damaged", stacklevel=3)
+    elif tar.stat().st_size != shard["bytes"]:
+        size = f"{tar} has {tar.stat().st_size} bytes, not {shard['bytes']}"
+        if not allow_damage:
+            raise ValueError(f"{size}: damaged")
+        warnings.warn(
+            f"{size}: its samples count as damaged where they cannot be read", stacklevel=3
+        )
     if index is None:
         warnings.warn(
             f"{directory / shard['index']} is absent or damaged: made again in memory from the "

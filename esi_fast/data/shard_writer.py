@@ -34,8 +34,8 @@ class ShardWriter:
         self._tar_path, self._index_path = tar_path, index_path
         self._file = tar_path.open("wb", buffering=0)
         self._sha = hashlib.sha256()
-        self._rows: list[tuple[bytes, int, int, int, int, int, int, int, int]] = []
-        self._end = 0
+        self._rows: list[tuple[bytes | int, ...]] = []
+        self._end = self._key_length = 0
         self._finished = False
 
     def add(
@@ -59,6 +59,7 @@ class ShardWriter:
             OSError: writing failed.
         """
         encoded = [key.encode("ascii") for key in keys]
+        self._key_length = max(self._key_length, *map(len, encoded))
         ecg = np.ascontiguousarray(ecg, dtype="<i2")
         frames = _core.append_samples(
             self._file.fileno(),
@@ -78,12 +79,12 @@ class ShardWriter:
             if caption is not None:
                 txt_offset = end - padded(len(caption))
                 end = txt_offset - BLOCK
-            row = (encoded[number], self._end + BLOCK, num_bytes, end - padded(len(meta)))
-            txt = (txt_offset, len(caption or b""))
-            self._rows.append(
-                (*row, len(meta), *txt, concept_key_number(concept_keys[number]), crc)
-            )
+            json_offset = end - padded(len(meta))
+            row = (encoded[number], self._end + BLOCK, num_bytes, json_offset, len(meta))
             self._end += num_bytes
+            text_crc = _core.crc32c(tail[json_offset - BLOCK - self._end :])
+            txt = (txt_offset, len(caption or b""))
+            self._rows.append((*row, *txt, concept_key_number(concept_keys[number]), crc, text_crc))
 
     def finish(self) -> tuple[int, str, str]:
         """Close both files, on disk for good; returns tar bytes, tar sha256, index sha256."""
@@ -92,7 +93,7 @@ class ShardWriter:
         self._sha.update(end_of_archive)
         os.fsync(self._file.fileno())
         self._file.close()
-        rows = np.array(self._rows, index_dtype(max(len(row[0]) for row in self._rows)))
+        rows = np.array(self._rows, index_dtype(self._key_length))
         index = index_bytes(rows)
         write_synced(self._index_path, index)
         self._finished = True

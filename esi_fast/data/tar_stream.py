@@ -27,7 +27,13 @@ _INSTALL = {
     "gsutil": "the Google Cloud CLI",
     "ais": "the AIStore CLI",
 }
-# curl's commonest statuses, as webdataset has it say nothing.
+# Not as webdataset calls it, which waits for ever for a server that has stalled, and which tries
+# again after half a transfer, whose bytes then come twice.
+_CURL = (
+    "curl", "--fail", "--silent", "--location", "--connect-timeout", "30",
+    "--speed-limit", "1", "--speed-time", "60",
+)  # fmt: skip
+# curl's commonest statuses; it is told to say nothing.
 _CURL_STATUS = {
     6: "no such host",
     7: "no connection",
@@ -97,6 +103,8 @@ class TarStream:
         try:
             if scheme == "pipe" and not enforce_security:
                 opened = Pipe(url.removeprefix("pipe:"), shell=True, **ours)
+            elif scheme in ("http", "https"):
+                opened = Pipe([*_CURL, url], **ours)
             elif scheme == "s3" and scheme not in gopen_schemes:
                 opened = Pipe(["aws", "s3", "cp", url, "-"], **ours)
             else:

@@ -7,8 +7,10 @@ tokenized once, and a caption is a list of sentences; some sentences of one are 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import tempfile
 import zipfile
 from array import array
 from collections.abc import Callable, Sequence
@@ -59,7 +61,8 @@ class CaptionTokens:
         tokenizer: Tokenizer,
         max_tokens: int,
         *,
-        folder: Path | None = None,
+        folders: Sequence[Path] = (),
+        allow_damage: bool = False,
         progress: Callable[[int], object] = lambda num_captions: None,
     ) -> None:
         """Read the tokens of these captions from their file, or tokenize and keep them.
@@ -68,13 +71,16 @@ class CaptionTokens:
             shard_set: whose captions.
             tokenizer: a fast tokenizer with [CLS], [SEP] and [PAD].
             max_tokens: longer captions are cut to this many, [SEP] at the end.
-            folder: where the file is kept, named by what it depends on; None keeps none.
+            folders: where the file, named by what it depends on, is looked for; it is kept in the
+                first of them that can be written to.
+            allow_damage: a caption that is damaged or cannot be read counts as empty, and then no
+                file is kept.
             progress: called with the number of captions just read.
 
         Raises:
-            ValueError: a record has no caption, the tokenizer does not treat sentences one by one,
-                or ``max_tokens`` leaves no room for text.
-            OSError: the file cannot be written.
+            ValueError: a record has no caption or a damaged one, the tokenizer does not treat
+                sentences one by one, or ``max_tokens`` leaves no room for text.
+            OSError: the file can be written to none of the folders.
         """
         if max_tokens < 3:
             raise ValueError(f"max_tokens is {max_tokens}, it must be 3 or more")
@@ -87,15 +93,16 @@ class CaptionTokens:
         self._max_tokens = max_tokens
         self._special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         self.path = None
-        if folder is not None:
-            name = hashlib.sha256(
-                f"{_VERSION} {shard_set.digest} {_identity(tokenizer)}".encode()
-            ).hexdigest()[:16]
-            self.path = folder / f"tokens-{name}.npz"
-        if self.path is None or not self._load(self.path, len(shard_set)):
-            self._tokenize(shard_set, tokenizer, progress)
-            if self.path is not None:
-                self._save(self.path)
+        named = f"{_VERSION} {shard_set.digest} {_identity(tokenizer)}"
+        name = f"tokens-{hashlib.sha256(named.encode()).hexdigest()[:16]}.npz"
+        for folder in folders:
+            if self._load(folder / name, len(shard_set)):
+                self.path = folder / name
+                break
+        else:
+            num_damaged = self._tokenize(shard_set, tokenizer, allow_damage, progress)
+            if folders and not num_damaged:
+                self.path = self._save_in(folders, name)
         sentence_lengths = np.diff(self._sentence_ends, prepend=0)
         of_captions = np.concatenate([[0], np.cumsum(sentence_lengths[self._sentences])])
         ends = np.concatenate([[0], self._caption_ends])
@@ -115,6 +122,8 @@ class CaptionTokens:
             ``input_ids`` and ``attention_mask`` (B, N) int64 of the captions, ``text_ids`` and
             ``text_mask`` (B, M) of some sentences of each; the same two if ``share`` is 0.
         """
+        if not len(rows):
+            raise ValueError("rows is empty")
         every = [self._sentences_of(int(row)) for row in rows]
         ids, mask = self._padded(every)
         batch = {"input_ids": ids, "attention_mask": mask, "text_ids": ids, "text_mask": mask}
@@ -137,7 +146,8 @@ class CaptionTokens:
         rows = []
         for sentences in texts:
             pieces = [self._ids[self._begin(s) : self._sentence_ends[s]] for s in sentences]
-            rows.append(np.concatenate(pieces)[: self._max_tokens - 2])
+            whole = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+            rows.append(whole[: self._max_tokens - 2])
         lengths = np.array([len(row) + 2 for row in rows])
         ids = np.full((len(rows), int(lengths.max())), padding, np.int64)
         for number, row in enumerate(rows):
@@ -151,13 +161,24 @@ class CaptionTokens:
         return int(self._sentence_ends[sentence - 1]) if sentence else 0
 
     def _tokenize(
-        self, shard_set: ShardSet, tokenizer: Tokenizer, progress: Callable[[int], object]
-    ) -> None:
+        self,
+        shard_set: ShardSet,
+        tokenizer: Tokenizer,
+        allow_damage: bool,
+        progress: Callable[[int], object],
+    ) -> int:
+        """Tokenize every sentence once; the number of captions that were damaged."""
+        num_damaged = 0
         number_of: dict[str, int] = {}
         numbers, counts = array("i"), array("i")  # as lists, 800,000 captions would take 300 MB
         proved = set(np.linspace(0, len(shard_set) - 1, _NUM_PROVED).astype(int).tolist())
         for row in range(len(shard_set)):
-            caption = shard_set.read_caption(row) or ""
+            try:
+                caption = shard_set.read_caption(row) or ""
+            except ValueError:
+                if not allow_damage:
+                    raise
+                num_damaged, caption = num_damaged + 1, ""
             sentences = sentences_of(caption)
             if row in proved:
                 _prove(tokenizer, caption, sentences)
@@ -173,31 +194,51 @@ class CaptionTokens:
         self._caption_ends = np.cumsum(counts, dtype=np.int64)
         self._ids = np.concatenate(ids)
         self._sentence_ends = np.cumsum([len(one) for one in ids], dtype=np.int64)
+        return num_damaged
+
+    def _save_in(self, folders: Sequence[Path], name: str) -> Path:
+        for number, folder in enumerate(folders, start=1):
+            try:
+                self._save(folder / name)
+            except OSError:
+                if number == len(folders):
+                    raise
+            else:
+                break
+        return folder / name
 
     def _save(self, path: Path) -> None:
         """Write the file, whole or not at all; ranks may do so at the same time."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                sentences=self._sentences,
-                caption_ends=self._caption_ends,
-                ids=self._ids,
-                sentence_ends=self._sentence_ends,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        descriptor, partial = tempfile.mkstemp(".partial", f".{path.name}.", path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                np.savez(
+                    file,
+                    sentences=self._sentences,
+                    caption_ends=self._caption_ends,
+                    ids=self._ids,
+                    sentence_ends=self._sentence_ends,
+                )
+                file.flush()
+                os.fsync(descriptor)
+            Path(partial).chmod(0o644)  # mkstemp's files are the owner's alone
+            Path(partial).replace(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
 
     def _load(self, path: Path, num_rows: int) -> bool:
         """Whether the file is there and whole; each array in it has a checksum."""
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                self._sentences, self._caption_ends = arrays["sentences"], arrays["caption_ends"]
-                self._ids, self._sentence_ends = arrays["ids"], arrays["sentence_ends"]
-        except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-            return False
+            with zipfile.ZipFile(path) as members:
+                arrays = [
+                    np.lib.format.read_array(io.BytesIO(members.read(f"{one}.npy")))
+                    for one in ("sentences", "caption_ends", "ids", "sentence_ends")
+                ]
+        except (OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile):
+            return False  # it is made again
+        self._sentences, self._caption_ends, self._ids, self._sentence_ends = arrays
         return len(self._caption_ends) == num_rows
 
 

@@ -72,6 +72,15 @@ def mean_over_ranks(values: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(values, (stacked / world_size()).tolist(), strict=True))
 
 
+def union_over_ranks(values: Mapping[str, str]) -> dict[str, str]:
+    """What any rank has, the same dictionary on each."""
+    if world_size() == 1:
+        return dict(values)
+    parts: list[Mapping[str, str]] = [{} for _ in range(world_size())]
+    dist.all_gather_object(parts, dict(values))
+    return {name: value for part in parts for name, value in part.items()}
+
+
 class _AllGather(torch.autograd.Function):
     """Concatenate over ranks; backward sums every rank's gradient of this rank's part."""
 
