@@ -220,6 +220,7 @@ class _Repeated:
         self.source = self._catalogue.source
         self.patients_known = True
         self.adc_units_per_mv = None
+        self.lists_files = False
 
     def __len__(self) -> int:
         return self._num_repeats * len(self._catalogue)

@@ -47,6 +47,7 @@ class Tree:
     source: str = "wfdb"
     patients_known: bool = True
     adc_units_per_mv: float | None = None
+    lists_files: bool = False
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -262,7 +263,8 @@ def test_folder(tmp_path: Path) -> None:
     catalogue = open_catalogue(tmp_path)
     assert (catalogue.source, len(catalogue)) == ("wfdb", 4)
     a, b, c, d = catalogue
-    assert (b.key, b.subject_id) == ("b_E-01_x", "E-01.x")
+    assert re.fullmatch("b--E-01_x-[0-9a-f]{8}", b.key)
+    assert b.subject_id == "E-01.x"
     assert b.path == str(tmp_path / "b/E-01.x")
     assert (b.age, b.sex, b.statements) == (78.0, "male", ("67741000119109", "426177001"))
     assert (a.age, a.sex, a.statements) == (51.0, "female", ())
@@ -375,3 +377,47 @@ def test_damaged_ludb_rows_are_named(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "data").rmdir()
     with pytest.raises(FileNotFoundError, match="no folder data"):
         open_catalogue(tmp_path)
+
+
+# ------------------------------------------------------------------------------- folders of headers
+
+
+def header(path: Path, record_line: str = "", lines: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(f"{record_line or path.stem + ' 0 500 0'}\n{lines}".encode(errors="replace"))
+
+
+def test_no_two_paths_share_a_key(tmp_path: Path) -> None:
+    names = ["a/b", "a_b", "a-/b", "a/-b", "a--b", "a b", "a.b", "a/c", "a-c"]
+    for name in names:
+        header(tmp_path / f"{name}.hea")
+    (tmp_path / "a b.hea").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.hea"))
+    header(tmp_path / "\u00e8.hea")
+    entries = [*open_catalogue(tmp_path, "wfdb")]
+    keys = [entry.key for entry in entries]
+    assert len(set(keys)) == len(keys) == len(names) + 1
+    assert {"a--b", "a_b", "a--c", "a-c"} <= set(keys)
+    assert all(re.fullmatch("[A-Za-z0-9_-]+", key) for key in keys)
+    for entry in entries:
+        entry.subject_id.encode()
+    assert "\\xe9" in [entry.subject_id for entry in entries]
+
+
+def test_segments_are_no_records_of_their_own(tmp_path: Path) -> None:
+    for name in ("seg1", "seg2", "other", "inner/seg1"):
+        header(tmp_path / f"{name}.hea")
+    header(tmp_path / "whole.hea", "whole/3 12 500 10000", "seg1 5000\n~ 10\nseg2 4990\n")
+    keys = [entry.key for entry in open_catalogue(tmp_path, "wfdb")]
+    assert keys == ["inner--seg1", "other", "whole"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> None:
+    header(tmp_path / "a.hea")
+    header(tmp_path / "closed" / "b.hea")
+    (tmp_path / "closed").chmod(0)
+    try:
+        with pytest.raises(PermissionError, match="closed"):
+            [*open_catalogue(tmp_path, "wfdb")]
+    finally:
+        (tmp_path / "closed").chmod(0o755)

@@ -83,6 +83,10 @@ def test_memory_hardly_grows_with_the_records() -> None:
         ("subject_id\n10\n20.0\n", {"10", "20"}),
         ("ecg_id,patient_id\n1,15709.0\n2,7\n3,\n", {"15709", "7"}),
         ("\ufeffkey,subject_id,split\na,p1,test\nb,p2,test\n", {"p1", "p2"}),
+        ("10 # a note\n20\n", {"10", "20"}),
+        ("subject_id\tage\n10\t50\n20\t60\n", {"10", "20"}),
+        ("age;patient_id\n50;10\n60;20\n", {"10", "20"}),
+        ('subject_id,note\n10,"two\nlines"\n20,x\n', {"10", "20"}),
     ],
 )
 def test_patients_are_read_from_lists_and_csv_files(
@@ -93,7 +97,16 @@ def test_patients_are_read_from_lists_and_csv_files(
     assert read_patients(path) == patients
 
 
-@pytest.mark.parametrize(("text", "what"), [("", "names no patients"), ("a,b\n1,2\n", "column")])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "names no patients"),
+        ("a,b\n1,2\n", "column"),
+        ("10\n20 30\n", "line 2 names no patient: '20 30'"),
+        ("10\n\n20;30\n", "line 3 names no patient"),
+        ('subject_id,note\n10,"open\n20,x\n', "cannot be read at line 3"),
+    ],
+)
 def test_files_without_patients_are_refused(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "patients").write_text(text)
     with pytest.raises(ValueError, match=what):

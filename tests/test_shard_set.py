@@ -17,6 +17,7 @@ from loader_fakes import (
 from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, make_tree, signal_of
 
 from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data.shard_index import sealed
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.tokens import CaptionTokens
 
@@ -234,6 +235,6 @@ def test_a_damaged_index_json_is_named(
     out = shutil.copytree(built, tmp_path / "out")
     folder = json.loads((out / "index.json").read_text())
     change(folder)
-    (out / "index.json").write_text(json.dumps(folder))
+    (out / "index.json").write_bytes(sealed(folder))
     with pytest.raises(ValueError, match=rf"index\.json is damaged: .*{message}"):
         ShardSet(out)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +29,12 @@ from shard_tree import (
 )
 
 from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of, findings_of
+from esi_fast.data import samples
 from esi_fast.data.journal import JOURNAL_FILE
 from esi_fast.data.plan import split_of
+from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import build_index
+from esi_fast.data.shards import write_shards
 from esi_fast.data.verify import verify_shards
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogues import open_catalogue
@@ -319,6 +325,64 @@ def test_a_vanished_source_is_an_error(tmp_path: Path) -> None:
     tree.root.rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="vanished"):
         build(tree, tmp_path / "out", **SETTINGS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_source_that_vanishes_during_the_build_loses_nothing(
+    tmp_path: Path, workers: int
+) -> None:
+    tree, untouched = make_tree(tmp_path / "tree"), tmp_path / "untouched"
+    build(tree, untouched, **SETTINGS)
+    done = 0
+
+    def lose(num_records: int) -> None:
+        nonlocal done
+        done += num_records
+        if done >= 5 and not (tmp_path / "moved").exists():
+            tree.root.rename(tmp_path / "moved")
+            tree.root.mkdir()  # an empty folder stays, as a mount point does
+
+    def write(**options: Any) -> None:
+        settings = BuildSettings(**SETTINGS)
+        write_shards(tree, tmp_path / "out", settings, workers=workers, **options)
+
+    with pytest.raises(FileNotFoundError, match="the recordings have vanished"):
+        write(progress=lose)
+    with pytest.raises(FileNotFoundError, match="the recordings have vanished"):
+        write(resume=True)
+    tree.root.rmdir()
+    (tmp_path / "moved").rename(tree.root)
+    write(resume=True)
+    assert contents(tmp_path / "out") == contents(untouched)
+
+
+def test_records_that_were_never_there_are_rejected(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree", 12)
+    for entry in tree.entries[:6]:  # part of an archive, as many people have it
+        shutil.rmtree(Path(entry.path).parent)
+    summary = build(tree, tmp_path / "out", **SETTINGS)
+    assert summary.rejected == {"missing": 6}
+    tree.lists_files = True
+    with pytest.raises(FileNotFoundError, match=r"rec\d\.hea has vanished since it was listed"):
+        build(tree, tmp_path / "listed", **SETTINGS)
+
+
+def test_trouble_of_the_machine_rejects_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = make_tree(tmp_path / "tree", 12)
+    read = samples.read_records
+
+    def troubled(*arguments: Any, **options: Any) -> Any:
+        batch = read(*arguments, **options)
+        errors = ("rec.dat: Too many open files", *batch.errors[1:])
+        return dataclasses.replace(batch, status=("io", *batch.status[1:]), errors=errors)
+
+    monkeypatch.setattr(samples, "read_records", troubled)
+    with pytest.raises(OSError, match=r"could not be read: rec\.dat: Too many open files"):
+        build(tree, tmp_path / "out", **SETTINGS)
+    monkeypatch.setattr(samples, "read_records", read)
+    assert not build(tree, tmp_path / "out", resume=True, **SETTINGS).rejected
 
 
 @pytest.mark.parametrize(

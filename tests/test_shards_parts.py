@@ -123,6 +123,10 @@ def test_what_are_not_the_parts_of_one_build_is_refused(
     build(tree, tmp_path / "three", part=Part(2, 3), **SETTINGS)
     fewer = Tree(tree.root, tree.entries[:-6])
     build(fewer, tmp_path / "fewer", part=Part(2, 2), **SETTINGS)
+    other_order = Tree(tree.root, tree.entries[::-1])  # as many shards, of other records
+    build(other_order, tmp_path / "reversed", part=Part(2, 2), **SETTINGS)
+    cut = shutil.copytree(two, tmp_path / "cut")
+    os.truncate(sorted(cut.glob("*.tar"))[0], 1000)
     for folders, message in (
         ([], "no parts"),
         ([one], r"part\(s\) 2 of 2 are missing"),
@@ -130,16 +134,19 @@ def test_what_are_not_the_parts_of_one_build_is_refused(
         ([one, shutil.copytree(one, tmp_path / "copy")], "are both part 1"),
         ([one, tmp_path / "fs"], "settings differ"),
         ([one, tmp_path / "three"], "of 3"),
-        ([one, tmp_path / "fewer"], "num_shards"),
+        ([one, tmp_path / "fewer"], "plan differ"),
+        ([one, tmp_path / "reversed"], "plan differ"),
+        ([one, tmp_path / "cut"], "is not as it was built: run tools/shard verify"),
     ):
         with pytest.raises(ValueError, match=message):
             merge_parts(folders, out)
-        assert not out.exists()
+        assert not out.exists() or not (out / "index.json").exists()
+        shutil.rmtree(out, ignore_errors=True)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         merge_parts([one, tmp_path / "nowhere"], out)
     rows = (two / "records.csv").read_text().splitlines(keepends=True)
     (two / "records.csv").write_text("".join(rows[:-1]))
-    with pytest.raises(ValueError, match=r"records\.csv of a part has fewer rows"):
+    with pytest.raises(ValueError, match=r"records\.csv has changed since it was written"):
         merge_parts([one, two], out)
 
 

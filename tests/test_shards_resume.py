@@ -19,7 +19,9 @@ from shard_tree import (
 
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data.journal import JOURNAL_FILE, Journal
+from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_writer import ShardWriter
+from esi_fast.data.shards import write_shards
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +240,29 @@ def test_other_folders_are_not_written_into(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is a file"):
         build(tree, tmp_path / "thesis.txt", **SETTINGS)
     assert contents(tmp_path) == {"thesis.txt": b"precious"}
+
+
+def test_a_catalogue_that_has_shrunk_is_refused(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "tree")
+    settings = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
+    out = tmp_path / "out"
+
+    def stop(num_records: int) -> None:
+        raise KeyboardInterrupt
+
+    done = iter(range(3))
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(
+            tree, out, BuildSettings(**settings), workers=1,
+            progress=lambda n: stop(n) if next(done, None) is None else None,
+        )  # fmt: skip
+    fewer = Tree(tree.root, tree.entries[:5])
+    with pytest.raises(ValueError, match=r"the catalogue has changed: [23] shards were written"):
+        build(fewer, out, resume=True, **settings)
+    build(tree, out, resume=True, **settings)
+    with pytest.raises(ValueError, match=r"the catalogue has changed since .* was built"):
+        build(fewer, out, resume=True, **settings)
+    assert build(tree, out, resume=True, **settings).resumed == 5
+    (out / "train-000002.tar").unlink()
+    with pytest.raises(ValueError, match=r"train-000002\.tar or its index is not as it was built"):
+        build(tree, out, resume=True, **settings)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from shard_tree import (
 )
 
 from esi_fast.cqa.caption import CaptionDictionary
-from esi_fast.data.shard_index import build_index, read_index_file
+from esi_fast.data.shard_index import build_index, read_index_file, sealed
 from esi_fast.data.verify import repair_indices, verify_shards
 
 
@@ -113,7 +114,7 @@ def test_verify_sees_an_index_that_describes_another_tar(built: Path, tmp_path: 
     rows["json_size"][0] += 1
     np.save(out / shard["index"], rows)
     shard["index_sha256"] = hashlib.sha256((out / shard["index"]).read_bytes()).hexdigest()
-    (out / "index.json").write_text(json.dumps(folder))
+    (out / "index.json").write_bytes(sealed(folder))
     assert read_index_file(out / shard["index"], shard["index_sha256"]) is not None
     assert verify_shards(out) == [f"{shard['index']}: does not describe {shard['name']}"]
 
@@ -142,9 +143,35 @@ def test_lost_and_damaged_indices_are_repaired(built: Path, tmp_path: Path) -> N
     third.unlink()
     tar = out / third.name.replace(".idx.npy", ".tar")
     flip(tar, 5000)
-    with pytest.raises(ValueError, match=f"{tar.name} is not as it was written"):
+    first.unlink()
+    with pytest.raises(ValueError, match=f"without an index: {tar.name}; repaired: {first.name}$"):
         repair_indices(out)
     assert not third.exists()
+    assert first.exists()
+
+
+def test_no_flipped_byte_of_index_json_passes(built: Path, tmp_path: Path) -> None:
+    out = copy_of(built, tmp_path / "out")
+    sound = (out / "index.json").read_bytes()
+    for place in range(0, len(sound), 7):
+        flipped = bytearray(sound)
+        flipped[place] ^= 1
+        (out / "index.json").write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"index\.json"):
+            verify_shards(out)
+
+
+def test_keys_that_occur_twice_are_found(built: Path, tmp_path: Path) -> None:
+    out = copy_of(built, tmp_path / "out")
+    folder = json.loads((out / "index.json").read_text())
+    train = [shard for shard in folder["shards"] if shard["split"] == "train"]
+    again = train[0] | {"name": "train-000099.tar", "index": "train-000099.idx.npy"}
+    for field in ("name", "index"):
+        shutil.copy(out / train[0][field], out / again[field])
+    folder["shards"].append(again)
+    folder["counts"]["train"] += again["records"]
+    (out / "index.json").write_bytes(sealed(folder))
+    assert [line for line in verify_shards(out) if "occur more than once" in line]
 
 
 def test_build_index_names_the_damaged_byte(built: Path, tmp_path: Path) -> None:

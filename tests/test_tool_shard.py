@@ -258,6 +258,7 @@ def test_options_reach_the_build(records: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"excluded {patients.count(patients[0])}" in done.stdout
+    assert "excluded 1 of the 1 patients of" in done.stdout
     folder = json.loads((tmp_path / "out" / "index.json").read_text())
     assert (folder["leads"], folder["num_samples"]) == (["V2", "II"], 400)
     wanted = {"longer": "center", "shorter": "reject", "keep_rejected": ["checksum", "leads"]}
@@ -267,7 +268,9 @@ def test_options_reach_the_build(records: Path, tmp_path: Path) -> None:
         "--records", records, "--out", tmp_path / "all", "--fs", "100",
         "--exclude-patients", tmp_path / "patients",
     )  # fmt: skip
-    assert "no patient of" in done.stdout
+    assert done.returncode == 1
+    assert "excluded 0 of the 1 patients of" in done.stdout
+    assert "none of its patients has a record here" in done.stderr
 
 
 def test_parts_are_merged(records: Path, built: Path, tmp_path: Path) -> None:

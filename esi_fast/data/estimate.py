@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections import Counter
@@ -78,7 +79,7 @@ def estimate_build(
         trial += readable[: TRIAL_RECORDS - len(trial)]
     if not records.total() + rejected.total():
         raise ValueError(f"no records in {catalogue.root}")
-    maker = SampleMaker(catalogue.root, settings, catalogue.adc_units_per_mv, captions)
+    maker = SampleMaker.of(catalogue, settings, captions)
     failures: Counter[str] = Counter()
     num_bytes = seconds = 0.0
     if trial:
@@ -92,7 +93,8 @@ def estimate_build(
             started = time.monotonic()
             written = write_shard(maker, job, lambda num_records: None)
             share = records.total() / len(trial)
-            seconds = (time.monotonic() - started) * share / workers
+            at_once = min(workers, max(1, num_shards), len(os.sched_getaffinity(0)))
+            seconds = (time.monotonic() - started) * share / at_once
         num_bytes = written.record["bytes"] * share
         failures.update(str(row[4]) for row in written.rejected_rows)
     return Estimate(

@@ -15,13 +15,20 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_origin, get_type_hints
 
 from esi_fast.data.plan import PlannedShard
-from esi_fast.data.shard_index import INDEX_FILE, read_index_file, write_synced
+from esi_fast.data.shard_index import (
+    INDEX_FILE,
+    ShardEntry,
+    read_index_file,
+    sealed,
+    write_synced,
+)
 from esi_fast.data.shard_job import Rows, ShardJob, ShardRecord, WrittenShard
 
 JOURNAL_FILE = ".progress.jsonl"
@@ -116,7 +123,7 @@ class Journal:
         compare_settings(self._out, begun_with, settings)
         end = len(lines[0]) + 1
         for line, shard in zip(lines[1:], shards, strict=True):
-            if not self._is_whole(shard):
+            if shard["records"] and not is_whole(self._out, shard):
                 break
             self.shards.append(shard)
             end += len(line) + 1
@@ -125,14 +132,6 @@ class Journal:
     def _remove_partial_shards(self) -> None:
         for stale in self._out.glob(".*-[0-9]*.partial"):
             stale.unlink(missing_ok=True)
-
-    def _is_whole(self, shard: ShardRecord) -> bool:
-        if not shard["records"]:
-            return True
-        tar = self._out / shard["name"]
-        if not tar.is_file() or tar.stat().st_size != shard["bytes"]:
-            return False
-        return read_index_file(self._out / shard["index"], shard["index_sha256"]) is not None
 
     def _open_csv(self, number: int, columns: Sequence[str]) -> io.BufferedRandom:
         name = CSV_FILES[number]
@@ -186,8 +185,9 @@ class Journal:
         for file, rows in zip(
             self._csv_files, (written.record_rows, written.rejected_rows), strict=True
         ):
-            file.write(csv_bytes(rows))
-            _sync(file)
+            with naming(file.name):
+                file.write(csv_bytes(rows))
+                _sync(file)
             shard["csv_bytes"].append(file.tell())
         self._append(shard)
         self.shards.append(shard)
@@ -212,8 +212,17 @@ class Journal:
             return finish_csv(file, self._temporary(name), self._out / name)
 
     def _append(self, line: Any) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-        _sync(self._file)
+        with naming(self._file.name):
+            self._file.write(json.dumps(line).encode() + b"\n")
+            _sync(self._file)
+
+
+def is_whole(directory: Path, shard: ShardEntry) -> bool:
+    """Whether a shard has its size and its index; `verify` looks at every byte."""
+    tar = directory / shard["name"]
+    if not tar.is_file() or tar.stat().st_size != shard["bytes"]:
+        return False
+    return read_index_file(directory / shard["index"], shard["index_sha256"]) is not None
 
 
 def _is_shard_record(line: Any) -> bool:
@@ -250,9 +259,20 @@ def compare_settings(out: Path, begun_with: dict[str, Any], settings: dict[str, 
 def write_index_file(out: Path, folder: dict[str, Any]) -> None:
     """Write index.json, whole or not at all."""
     path = out / f".{INDEX_FILE}.partial"
-    write_synced(path, json.dumps(folder, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_synced(path, sealed(folder))
     path.replace(out / INDEX_FILE)
     sync_folder(out)
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Name the file in an OSError that does not, such as "No space left on device"."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def csv_bytes(rows: Rows) -> bytes:

@@ -11,8 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from esi_fast.data.journal import CSV_FILES, finish_csv, sync_folder, write_index_file
-from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder
+from esi_fast.data.journal import (
+    CSV_FILES,
+    finish_csv,
+    is_whole,
+    naming,
+    sync_folder,
+    write_index_file,
+)
+from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder, sha256_of
 
 
 def merge_parts(
@@ -44,6 +51,11 @@ def merge_parts(
     out.mkdir(parents=True, exist_ok=True)
     for directory, folder in folders:
         for shard in folder["shards"]:
+            if not is_whole(directory, shard):
+                raise ValueError(
+                    f"{directory / shard['name']} or its index is not as it was built: run "
+                    f"tools/shard verify {directory}"
+                )
             for name in (shard["name"], shard["index"]):
                 _place(directory / name, out / name)
             progress(shard["bytes"])
@@ -54,6 +66,9 @@ def merge_parts(
     )
     sha256 = {}
     for column, name in enumerate(CSV_FILES, start=2):
+        for directory, folder in folders:
+            if sha256_of(directory / name) != folder["files"][name]:
+                raise ValueError(f"{directory / name} has changed since it was written")
         counts = [(shard[-1], shard[column]) for shard in plan]
         sha256[name] = _join_csv([directory / name for directory, _ in folders], counts, out / name)
     sync_folder(out)
@@ -71,7 +86,7 @@ def _in_order(parts: Sequence[Path]) -> list[tuple[Path, dict[str, Any]]]:
         if "part" not in folder:
             raise ValueError(f"{directory} is a whole build, not a part: there is nothing to merge")
         first = first or (directory, folder)
-        for name in ("settings", "patients_known"):
+        for name in ("settings", "patients_known", "plan"):
             if folder[name] != first[1][name]:
                 raise ValueError(f"{directory} and {first[0]} are not of one build: {name} differ")
         for name in ("of", "num_shards"):
@@ -116,7 +131,7 @@ def _place(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
             raise
-        with source.open("rb") as original, partial.open("wb") as copy:
+        with source.open("rb") as original, naming(partial), partial.open("wb") as copy:
             shutil.copyfileobj(original, copy, 1 << 20)
             copy.flush()
             os.fsync(copy.fileno())
@@ -130,7 +145,7 @@ def _join_csv(sources: Sequence[Path], counts: Sequence[tuple[int, int]], target
     try:
         readers = [_records(file) for file in files]
         header, *_ = [next(reader) for reader in readers]
-        with partial.open("w+b") as out:
+        with naming(partial), partial.open("w+b") as out:
             out.write(header.encode())
             for source, count in counts:
                 for _ in range(count):

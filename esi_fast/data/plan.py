@@ -88,25 +88,56 @@ def split_of(subject_id: str, val_fraction: float, test_fraction: float) -> str:
 def read_patients(path: Path) -> frozenset[str]:
     """The patients that a file names: one id a line, or a csv file's subject_id or patient_id.
 
-    Blank lines and lines that begin with ``#`` are left out, and ``15709.0`` is ``15709``.
+    Blank lines and what follows ``#`` are left out, and ``15709.0`` is ``15709``. A csv file may be
+    separated by commas, semicolons or tabs.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it names nobody, or is a csv file without such a column.
+        ValueError: it names nobody, is a csv file without such a column, or has a line that is no
+            id: nobody may slip through.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [line for line in file if line.strip() and not line.startswith("#")]
-    rows = list(csv.reader(lines))
-    column = 0
-    if rows and (len(rows[0]) > 1 or rows[0][0].strip() in _PATIENT_COLUMNS):
-        named = [index for index, name in enumerate(rows[0]) if name.strip() in _PATIENT_COLUMNS]
-        if not named:
-            raise ValueError(f"{path} has no column {' or '.join(_PATIENT_COLUMNS)}")
-        column, rows = named[0], rows[1:]
-    patients = {row[column].strip().removesuffix(".0") for row in rows if len(row) > column} - {""}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text: {error.reason}") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1)
+             if line.partition("#")[0].strip(" ")]  # fmt: skip
+    if not lines:
+        raise ValueError(f"{path} names no patients")
+    first = lines[0][1]
+    separator = next((one for one in ",;\t" if one in first), "")
+    names = [name.strip(' "') for name in (first.split(separator) if separator else [first])]
+    columns = [names.index(name) for name in _PATIENT_COLUMNS if name in names]
+    if separator and not columns:
+        raise ValueError(f"{path} has no column {' or '.join(_PATIENT_COLUMNS)}")
+    if columns:
+        cells = _column(path, lines, separator or ",", columns[0])
+    else:
+        cells = iter([(number, line.partition("#")[0]) for number, line in lines])
+    patients = set()
+    for number, cell in cells:
+        patient = cell.strip(" ").removesuffix(".0")
+        if any(letter in patient for letter in ' ,;\t"'):
+            raise ValueError(f"{path} line {number} names no patient: {cell[:60]!r}")
+        patients.add(patient)
+    patients.discard("")  # a row of a csv file that names nobody
     if not patients:
         raise ValueError(f"{path} names no patients")
     return frozenset(patients)
+
+
+def _column(
+    path: Path, lines: list[tuple[int, str]], separator: str, column: int
+) -> Iterator[tuple[int, str]]:
+    """A column of a csv file, its header left out: line number and cell."""
+    reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=separator, strict=True)
+    try:
+        next(reader)
+        for row in reader:
+            yield lines[reader.line_num - 1][0], "".join(row[column : column + 1])
+    except csv.Error as error:
+        number = lines[reader.line_num - 1][0]
+        raise ValueError(f"{path} cannot be read at line {number}: {error}") from None
 
 
 def plan_shards(

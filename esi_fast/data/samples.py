@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +20,7 @@ from esi_fast.data.plan import Planned, Rejection
 from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import MISSING, SATURATED, UNIT_PER_MV
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS, canonical_lead
-from esi_fast.signal.catalogue import CatalogueEntry
+from esi_fast.signal.catalogue import Catalogue, CatalogueEntry
 from esi_fast.signal.measure import measure as measure_signal
 from esi_fast.signal.quality import assess_records
 from esi_fast.signal.record_batch import RecordBatch, read_records
@@ -71,7 +73,13 @@ class _Recording:
         )
 
 
-@dataclass(frozen=True, slots=True)
+# The machine's trouble, not the record's: waiting or mending helps, rejecting loses what is sound.
+_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ENOTCONN,
+            errno.ETIMEDOUT)  # fmt: skip
+_TROUBLE_MESSAGES = (*map(os.strerror, _TROUBLE), "out of memory")
+
+
+@dataclass(slots=True)
 class SampleMaker:
     """Reads, measures and captions records by a build's settings.
 
@@ -80,18 +88,45 @@ class SampleMaker:
         settings: of the build.
         adc_units_per_mv: the gain of a catalogue without calibration.
         captions: what captions are composed from; None bakes none in.
+        lists_files: whether the catalogue lists the files that it has seen.
+        witness: the header of the record that was read last, relative to ``root``; "" if none was.
+            Where it has gone, the source has, and records that are missing now are not rejected.
     """
 
     root: Path
     settings: BuildSettings
     adc_units_per_mv: float | None
     captions: CaptionDictionary | None
+    lists_files: bool = False
+    witness: str = ""
+
+    @classmethod
+    def of(
+        cls, catalogue: Catalogue, settings: BuildSettings, captions: CaptionDictionary | None
+    ) -> SampleMaker:
+        """The one of a catalogue."""
+        gain, lists_files = catalogue.adc_units_per_mv, catalogue.lists_files
+        return cls(catalogue.root, settings, gain, captions, lists_files)
+
+    def require_source(self) -> None:
+        """Make sure that the recordings are still where they were.
+
+        Raises:
+            FileNotFoundError: they are not.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"the folder of the records has vanished: {self.root}")
+        if self.witness and not (self.root / self.witness).is_file():
+            raise FileNotFoundError(
+                f"the recordings have vanished: {self.root / self.witness} could be read before"
+            )
 
     def samples(self, planned: Sequence[Planned]) -> SampleBatch:
         """The samples of some records, and why the others have none.
 
         Raises:
-            FileNotFoundError: the catalogue's folder has vanished.
+            FileNotFoundError: the recordings have vanished.
+            OSError: the machine could not read, whatever the record.
         """
         entries = [one.entry for one in planned if not one.problem]
         outcomes: list[Rejection | _Description] = []
@@ -119,8 +154,11 @@ class SampleMaker:
 
     def _read(self, entries: list[CatalogueEntry]) -> tuple[NDArray[np.int16], list[_Recording]]:
         batch = self._read_batch(entries)
-        if all(batch.errors) and not self.root.is_dir():
-            raise FileNotFoundError(f"the folder of the records has vanished: {self.root}")
+        for entry, status, error in zip(entries, batch.status, batch.errors, strict=True):
+            if error:
+                self._require_record(entry, status, error)
+            else:
+                self.witness = os.path.relpath(f"{entry.path}.hea", self.root)
         ecg = batch.signal.view(np.int16)
         recordings = [_Recording.of(batch, row) for row in range(len(entries))]
         for row, entry in enumerate(entries):
@@ -133,7 +171,17 @@ class SampleMaker:
                 whole = self._read_batch([entry], duration=None, verify=not recordings[row].kept)
                 start = (whole.signal.shape[2] - self.settings.num_samples) // 2
                 ecg[row] = whole.signal[0, :, start : start + self.settings.num_samples]
+                recordings[row].clipped |= bool(whole.clipped[0])
         return ecg, recordings
+
+    def _require_record(self, entry: CatalogueEntry, status: str, error: str) -> None:
+        """Raise where a record is unreadable for no fault of its own."""
+        if status == "missing":
+            self.require_source()
+            if self.lists_files and not Path(f"{entry.path}.hea").exists():
+                raise FileNotFoundError(f"{entry.path}.hea has vanished since it was listed")
+        if any(message in error for message in _TROUBLE_MESSAGES):
+            raise OSError(f"{entry.path} could not be read: {error}")
 
     def _read_batch(self, entries: list[CatalogueEntry], **options: Any) -> RecordBatch:
         settings = self.settings
@@ -152,8 +200,10 @@ class SampleMaker:
         """Samples that a recording has at the shards' rate beyond (or, negative, short of) T."""
         if math.isnan(recording.source_duration):
             return 0
-        length = math.ceil(recording.source_duration * self.settings.fs - 1e-6)
-        return length - self.settings.num_samples
+        extra = recording.source_duration * self.settings.fs - self.settings.num_samples
+        if abs(extra) <= 0.5 + 1e-6:  # T itself is rounded
+            return 0
+        return math.ceil(extra) if extra > 0 else math.floor(extra)
 
     def _outcome(
         self,
@@ -203,7 +253,7 @@ class SampleMaker:
         meta = {
             "subject_id": entry.subject_id,
             "study_id": entry.study_id,
-            "fs": self.settings.fs,
+            "fs": float(self.settings.fs),
             "leads": list(self.settings.leads),
             "age": entry.age,
             "sex": entry.sex,

@@ -12,6 +12,7 @@ Longer = Literal["start", "center", "reject"]
 Shorter = Literal["pad", "reject"]
 # What can be kept of that which is rejected by default: there is a signal to keep.
 KEEPABLE = ("checksum", "leads")
+MAX_SAMPLES = 100_000_000  # a lead: more than two weeks at the rates of ECGs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ class BuildSettings:
                 raise ValueError(f"{name} is {value}, it must be positive")
         if not 0.5 <= self.fs <= 1e6:
             raise ValueError(f"fs is {self.fs}, it must be in 0.5..1000000 Hz")
+        if self.fs * self.duration > MAX_SAMPLES:
+            raise ValueError(
+                f"duration is {self.duration} s, at {self.fs:g} Hz it must be "
+                f"{MAX_SAMPLES / self.fs:g} s or less"
+            )
         if self.num_samples < 1:
             raise ValueError(f"duration {self.duration} s is less than one sample at {self.fs} Hz")
         val, test = self.val_fraction, self.test_fraction

@@ -14,6 +14,7 @@ import io
 import json
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
@@ -36,7 +37,8 @@ MAX_KEY_LENGTH = 92
 _MEMBER_BEFORE = {"json": "ecg.npy", "txt": "json"}
 
 
-_FOLDER_FIELDS = {"fs", "num_samples", "leads", "unit", "missing", "counts", "files"}
+_SHARD_FILE = re.compile(rf"({'|'.join(SPLITS)})-[0-9]{{6,}}\.(tar|idx\.npy)")
+_FOLDER_FIELDS = {"fs", "num_samples", "leads", "unit", "missing", "counts", "files", "plan"}
 
 
 class ShardEntry(TypedDict):
@@ -179,6 +181,12 @@ def index_bytes(rows: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_synced(path: Path, content: bytes) -> None:
     """Write a file that is on disk for good when this returns."""
     with path.open("wb") as file:
@@ -199,6 +207,14 @@ def read_index_file(path: Path, sha256: str) -> NDArray[Any] | None:
     return rows
 
 
+def sealed(folder: dict[str, Any]) -> bytes:
+    """The content of index.json, with a checksum of itself."""
+    content = {name: value for name, value in folder.items() if name != "sha256"}
+    said = json.dumps(content, sort_keys=True).encode()
+    content["sha256"] = hashlib.sha256(said).hexdigest()
+    return json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
 def read_shard_folder(directory: Path) -> dict[str, Any]:
     """The content of a finished folder's index.json.
 
@@ -210,7 +226,8 @@ def read_shard_folder(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise FileNotFoundError(f"no such folder: {directory}")
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        written = path.read_bytes()
+        content: Any = json.loads(written)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{directory} has no {INDEX_FILE}: finish it with tools/shard --resume"
@@ -221,6 +238,8 @@ def read_shard_folder(directory: Path) -> dict[str, Any]:
     found = folder.get("format"), folder.get("version")
     if found != (FORMAT, FORMAT_VERSION):
         raise ValueError(f"{path} is {found}, expected {(FORMAT, FORMAT_VERSION)}: build it again")
+    if sealed(folder) != written:
+        raise ValueError(f"{path} is damaged: its content does not fit its own sha256")
     shards = folder.get("shards")
     entries: list[Any] = shards if isinstance(shards, list) else [None]
     needed = set(ShardEntry.__annotations__)
@@ -228,6 +247,7 @@ def read_shard_folder(directory: Path) -> dict[str, Any]:
         isinstance(one, dict) and needed <= set(one) for one in entries
     ):
         raise ValueError(f"{path} is damaged: fields are missing")
-    if len({one["name"] for one in entries}) < len(entries):
-        raise ValueError(f"{path} is damaged: it lists a shard twice")
+    names = {one[field] for one in entries for field in ("name", "index")}
+    if len(names) < 2 * len(entries) or not all(map(_SHARD_FILE.fullmatch, map(str, names))):
+        raise ValueError(f"{path} is damaged: it lists a shard twice, or one outside the folder")
     return folder

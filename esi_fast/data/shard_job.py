@@ -12,9 +12,11 @@ from esi_fast.data.plan import PlannedShard
 from esi_fast.data.samples import SampleBatch, SampleMaker
 from esi_fast.data.shard_index import ShardEntry
 from esi_fast.data.shard_writer import ShardWriter
+from esi_fast.leads import NUM_LEADS
 
 # Records read and written together: few enough for the cache, enough for reads to overlap.
 BATCH_RECORDS = 64
+BATCH_BYTES = 16 << 20
 RECORD_COLUMNS = ("key", "subject_id", "split", "shard", "position", "concept_key", "quality")
 REJECTED_COLUMNS = ("key", "subject_id", "study_id", "split", "kind", "reason")
 
@@ -27,7 +29,8 @@ class ShardRecord(ShardEntry):
     """A shard as the journal lists it; one whose records were all rejected has no tar.
 
     ``sequence`` is its place in the plan and ``entries`` identifies the catalogue's records;
-    ``csv_bytes`` are the sizes of the csv files once the shard's rows are in them.
+    ``csv_bytes`` are the sizes of the csv files once the shard's rows are in them. ``witness`` is
+    that of `SampleMaker`.
     """
 
     sequence: int
@@ -35,6 +38,7 @@ class ShardRecord(ShardEntry):
     rejected: int
     quality: dict[str, int]
     csv_bytes: list[int]
+    witness: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +71,17 @@ def write_shard(
         progress: called with the number of records just done.
 
     Raises:
-        OSError: writing failed, or the folder of the records has vanished; nothing is left.
+        OSError: reading or writing failed, or the recordings have vanished; nothing is left.
     """
     planned = job.planned
     record_rows: list[tuple[str | int, ...]] = []
     rejected_rows: list[tuple[str | int, ...]] = []
     flags: Counter[str] = Counter()
+    record_bytes = 2 * NUM_LEADS * maker.settings.num_samples
+    at_once = max(1, min(BATCH_RECORDS, BATCH_BYTES // record_bytes))
     with ShardWriter(job.tar, job.index) as writer:
-        for start in range(0, len(planned.records), BATCH_RECORDS):
-            part = planned.records[start : start + BATCH_RECORDS]
+        for start in range(0, len(planned.records), at_once):
+            part = planned.records[start : start + at_once]
             batch = maker.samples(part)
             _add(writer, batch)
             for entry, why in batch.rejected:
@@ -104,6 +110,7 @@ def write_shard(
         "rejected": len(rejected_rows),
         "quality": dict(sorted(flags.items())),
         "csv_bytes": [],
+        "witness": maker.witness,
     }
     return WrittenShard(job, record, record_rows, rejected_rows)
 

@@ -110,7 +110,7 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         """Close the file, and remove it unless `finish` has made it whole."""
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(self._tar_path)  # "No space left on device" says where
         if not self._finished:
             self._file.close()

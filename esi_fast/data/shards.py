@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from esi_fast.cqa.caption import CaptionDictionary
-from esi_fast.data.journal import Journal, compare_settings, remove_journal
+from esi_fast.data.journal import Journal, compare_settings, is_whole, remove_journal
 from esi_fast.data.plan import PlannedShard, plan_shards
 from esi_fast.data.samples import SampleMaker
 from esi_fast.data.settings import BuildSettings
@@ -37,6 +37,8 @@ from esi_fast.data.shard_index import (
 from esi_fast.data.shard_job import RECORD_COLUMNS, REJECTED_COLUMNS, ShardRecord, WrittenShard
 from esi_fast.data.workers import Workers
 from esi_fast.signal.catalogue import Catalogue
+
+_KIND = REJECTED_COLUMNS.index("kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ class Part:
     def __post_init__(self) -> None:
         """Raises ValueError if there is no such part."""
         if not 1 <= self.number <= self.of:
-            raise ValueError(f"part is {self.number}/{self.of}, it must be 1/{self.of} or more")
+            raise ValueError(
+                f"part is {self.number}/{self.of}: there must be 1 part or more, and it one of them"
+            )
 
     def has(self, planned: PlannedShard) -> bool:
         """Whether a shard is this part's."""
@@ -74,6 +78,7 @@ class ShardSummary:
         quality: number of written records with each of
             :class:`~esi_fast.signal.quality.QualityFlags`, with ``kept``, and of those whose reader
             had something to say (``read through wfdb``).
+        excluded: how many of the excluded patients have records here.
         bytes: size of all tars.
         captions: whether captions are baked in.
         resumed: shards that an earlier run had finished.
@@ -84,6 +89,7 @@ class ShardSummary:
     shards: int
     rejected: dict[str, int]
     quality: dict[str, int]
+    excluded: int
     bytes: int
     captions: bool
     resumed: int
@@ -123,9 +129,9 @@ def write_shards(
         ValueError: a setting is out of range, the catalogue is empty, every record was rejected, or
             the catalogue has changed since the build began.
         FileExistsError: ``out`` is not empty, or (``resume``) is no build of these settings.
-        FileNotFoundError: the folder of the records has vanished.
-        OSError: writing failed, or a worker was killed; finished shards stay valid and ``resume``
-            goes on.
+        FileNotFoundError: the recordings have vanished.
+        OSError: reading or writing failed, or a worker was killed; finished shards stay valid and
+            ``resume`` goes on.
     """
     started = time.monotonic()
     if workers < 0:
@@ -134,19 +140,22 @@ def write_shards(
     if resume and (out / INDEX_FILE).is_file():
         folder = read_shard_folder(out)
         compare_settings(out, folder["settings"] | {"part": _part_of(folder)}, described)
+        _require_finished(out, folder, plan_shards(catalogue, settings, excluded))
         remove_journal(out)
         return _summary(out, folder, len(folder["shards"]), started)
-    maker = SampleMaker(catalogue.root, settings, catalogue.adc_units_per_mv, captions)
+    maker = SampleMaker.of(catalogue, settings, captions)
     with Journal(out, described, (RECORD_COLUMNS, REJECTED_COLUMNS), resume=resume) as journal:
         kept = len(journal.shards)
+        maker.witness = next((one["witness"] for one in reversed(journal.shards)), "")
         plan = _Counted(plan_shards(catalogue, settings, excluded))
         ours = (shard for shard in plan if part is None or part.has(shard))
         with Workers(maker, workers or len(os.sched_getaffinity(0)), progress) as pool:
-            _write(journal, pool, ours, progress)
+            _write(journal, maker, pool, ours, progress)
         if plan.num_records == 0:
             raise ValueError(f"no records in {catalogue.root}")
         shards = journal.shards
         folder = _folder(shards, described, settings, catalogue.patients_known)
+        folder["plan"] = plan.digest()
         if not folder["shards"] and part is None:
             journal.give_up()
             raise ValueError(
@@ -160,29 +169,61 @@ def write_shards(
 
 
 class _Counted:
-    """A plan, counted as it goes by."""
+    """A plan, counted and summed up as it goes by."""
 
     def __init__(self, plan: Iterable[PlannedShard]) -> None:
         self._plan = plan
         self.num_shards = 0
         self.num_records = 0
+        self._sha = hashlib.sha256()
 
     def __iter__(self) -> Iterator[PlannedShard]:
         for shard in self._plan:
             self.num_shards += 1
             self.num_records += len(shard.records)
+            self._sha.update(f"{shard.name} {shard.digest()}\n".encode())
             yield shard
+
+    def digest(self) -> str:
+        """Identity of all records of the catalogue and of their shards."""
+        return self._sha.hexdigest()
+
+
+def _require_finished(out: Path, folder: dict[str, Any], plan: Iterator[PlannedShard]) -> None:
+    """Make sure that a finished folder is whole, and still what its catalogue asks for."""
+    counted = _Counted(plan)
+    for _ in counted:
+        pass
+    if counted.digest() != folder["plan"]:
+        raise ValueError(
+            f"the catalogue has changed since {out} was built: build into another folder"
+        )
+    for shard in folder["shards"]:
+        if not is_whole(out, shard):
+            raise ValueError(
+                f"{out / shard['name']} or its index is not as it was built: run tools/shard "
+                f"verify {out}"
+            )
 
 
 def _write(
     journal: Journal,
+    maker: SampleMaker,
     pool: Workers,
     plan: Iterable[PlannedShard],
     progress: Callable[[int], object],
 ) -> None:
     """Have the shards of a plan written, and commit them in its order."""
-    kept = len(journal.shards)
+    kept, number = len(journal.shards), -1
     pending: deque[Future[WrittenShard]] = deque()
+
+    def commit() -> None:
+        written = pending.popleft().result()
+        maker.witness = written.record["witness"] or maker.witness
+        if any(row[_KIND] == "missing" for row in written.rejected_rows):
+            maker.require_source()
+        journal.commit(written)
+
     for number, planned in enumerate(plan):
         if number < kept:
             journal.check(number, planned)
@@ -191,9 +232,14 @@ def _write(
         pending.append(pool.submit(journal.job(planned)))
         # As many again wait, so that no worker does; more would only take memory.
         while pending and (pending[0].done() or len(pending) >= 2 * pool.num_workers):
-            journal.commit(pending.popleft().result())
+            commit()
+    if number + 1 < kept:
+        raise ValueError(
+            f"the catalogue has changed: {kept} shards were written, and now it fills "
+            f"{number + 1}: build into another folder"
+        )
     while pending:
-        journal.commit(pending.popleft().result())
+        commit()
 
 
 def _described(
@@ -272,13 +318,19 @@ def _folder(
 
 
 def _summary(out: Path, folder: dict[str, Any], resumed: int, started: float) -> ShardSummary:
+    kinds: Counter[str] = Counter()
+    patients: set[str] = set()
     with (out / "rejected.csv").open(encoding="utf-8", newline="") as file:
-        kinds = Counter(row["kind"] for row in csv.DictReader(file))
+        for row in csv.DictReader(file):
+            kinds[row["kind"]] += 1
+            if row["kind"] == "excluded":
+                patients.add(row["subject_id"])
     return ShardSummary(
         records={split: folder["counts"][split] for split in SPLITS},
         shards=len(folder["shards"]),
         rejected=dict(kinds.most_common()),
         quality=folder["quality"],
+        excluded=len(patients),
         bytes=sum(shard["bytes"] for shard in folder["shards"]),
         captions=folder["settings"]["captions"] is not None,
         resumed=resumed,

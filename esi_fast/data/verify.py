@@ -22,6 +22,7 @@ from esi_fast.data.shard_index import (
     npy_header,
     read_index_file,
     read_shard_folder,
+    sha256_of,
     write_synced,
 )
 from esi_fast.signal.resample import _core
@@ -54,14 +55,15 @@ def verify_shards(
         path = directory / name
         if not path.is_file():
             problems.append(f"{name}: is absent")
-        elif _sha256(path) != expected:
+        elif sha256_of(path) != expected:
             problems.append(f"{name}: its bytes have changed since it was written")
-    listed = {shard["name"] for shard in shards}
+    listed = {name for shard in shards for name in (shard["name"], shard["index"])}
     problems += [
         f"{path.name}: is not in {INDEX_FILE}"
-        for path in sorted(directory.glob("*.tar"))
+        for path in sorted((*directory.glob("*.tar"), *directory.glob("*.idx.npy")))
         if path.name not in listed
     ]
+    problems += _repeated_keys(directory, shards)
     for split in SPLITS:
         counted = sum(shard["records"] for shard in shards if shard["split"] == split)
         if counted != folder["counts"][split]:
@@ -80,23 +82,30 @@ def repair_indices(directory: Path) -> list[str]:
         The names of the files that were written.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_shard_folder`; or a tar is damaged itself, so that
-            its index cannot be made again: it is named, and what was repaired stays.
+        FileNotFoundError, ValueError: as `read_shard_folder`; or tars are damaged themselves, so
+            that their indices cannot be made again: they are named, and all others are repaired.
     """
-    repaired = []
+    repaired, beyond = [], []
     for shard in read_shard_folder(directory)["shards"]:
         path = directory / shard["index"]
         if read_index_file(path, shard["index_sha256"]) is not None:
             continue
-        content = index_bytes(build_index(directory / shard["name"]))
+        try:
+            content = index_bytes(build_index(directory / shard["name"]))
+        except (FileNotFoundError, ValueError):
+            content = b""
         if hashlib.sha256(content).hexdigest() != shard["index_sha256"]:
-            raise ValueError(
-                f"{directory / shard['name']} is not as it was written: no index of it"
-            )
+            beyond.append(shard["name"])
+            continue
         partial = path.with_name(f".{path.name}.partial")
         write_synced(partial, content)
         partial.replace(path)
         repaired.append(shard["index"])
+    if beyond:
+        raise ValueError(
+            f"{directory}: not as they were written, so without an index: {', '.join(beyond)}; "
+            f"repaired: {', '.join(repaired) or 'none'}"
+        )
     return repaired
 
 
@@ -130,6 +139,16 @@ def _verify_shard(directory: Path, shard: ShardEntry, header: bytes) -> list[str
     return problems
 
 
+def _repeated_keys(directory: Path, shards: list[ShardEntry]) -> list[str]:
+    indices = (read_index_file(directory / one["index"], one["index_sha256"]) for one in shards)
+    keys = [index["key"] for index in indices if index is not None]
+    found, counts = np.unique(np.concatenate(keys) if keys else [], return_counts=True)
+    repeated = found[counts > 1]
+    if not len(repeated):
+        return []
+    return [f"{len(repeated)} keys occur more than once, the first is {repeated[0].decode()}"]
+
+
 def _damaged_samples(data: mmap.mmap, name: str, index: NDArray[Any] | None) -> list[str]:
     """Samples whose bytes are not those written; the offsets are the index's, not the tar's."""
     if index is None:
@@ -157,8 +176,3 @@ def _undecodable(data: mmap.mmap, row: Any, header: bytes) -> str:
         except UnicodeDecodeError:
             return f"has a .{field} that is not UTF-8 at byte {start}"
     return ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,8 +24,8 @@ class CatalogueEntry:
 
     Attributes:
         key: names the recording, in ``[A-Za-z0-9_-]`` only: the study_id (MIMIC-IV-ECG), the
-            ecg_id in five digits (PTB-XL), the ID (LUDB), the relative path with ``_`` for ``/`` (a
-            folder).
+            ecg_id in five digits (PTB-XL), the ID (LUDB), the relative path with ``--`` for ``/``
+            (a folder).
         path: the WFDB record without suffix; catalogues give a str, which is quicker to make and to
             send to another process than a Path.
         subject_id: the patient; in a folder of headers, the record's name.
@@ -70,12 +70,14 @@ class Catalogue(ABC):
         source: which layout the folder has.
         patients_known: whether ``subject_id`` tells patients apart; if not, each record counts as
             its own patient.
+        lists_files: whether it lists files that it has seen; a csv file may list others.
         adc_units_per_mv: the gain to read every lead with, where the headers hold no calibration
             and amplitudes are therefore assumed; None: the headers' gains.
     """
 
     source: Literal["mimic-iv-ecg", "ptb-xl", "ludb", "wfdb"]
     patients_known: bool = True
+    lists_files: bool = False
     adc_units_per_mv: float | None = None
 
     def __init__(self, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import os
 import re
@@ -18,12 +19,14 @@ _RUN = 4096  # names sorted at once
 class WfdbFolder(Catalogue):
     """Every ``.hea`` file at any depth, folder by folder, each in the order of its names.
 
-    Links to folders are not followed. ``# Age:``, ``# Sex:`` and ``# Dx:`` comments, as the
+    The segments of a record of several are not records of their own. Links to folders are not
+    followed. ``# Age:``, ``# Sex:`` and ``# Dx:`` comments, as the
     PhysioNet/CinC Challenges 2020 and 2021 write them, are read.
     """
 
     source = "wfdb"
     patients_known = False
+    lists_files = True
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -38,7 +41,10 @@ class WfdbFolder(Catalogue):
 
     def __iter__(self) -> Iterator[CatalogueEntry]:
         folder = os.path.join(self.root, "")  # noqa: PTH118 (a Path has no trailing slash)
+        segments = _segments(self.root)
         for stem in _stems(self.root):
+            if stem in segments:
+                continue
             path = folder + stem
             try:
                 comments = _core.read_header(os.fsencode(path), strict=False).comments
@@ -46,17 +52,55 @@ class WfdbFolder(Catalogue):
                 # Reading the record will say what is wrong with it; here it only lacks its notes.
                 comments = ()
             notes = _notes(comments)
-            key = record_key(stem)
+            key = key_of_path(stem)
             codes = (code.strip() for code in notes.get("dx", "").split(","))
             yield CatalogueEntry(
                 key=key,
                 path=path,
-                subject_id=stem.rpartition("/")[2],
+                subject_id=_printable(stem.rpartition("/")[2]),
                 study_id=key,
                 age=age_in_years(notes.get("age", "")),
                 sex=sex_of(notes.get("sex", "")),
                 statements=tuple(code for code in codes if code and code.casefold() != "unknown"),
             )
+
+
+def key_of_path(stem: str) -> str:
+    """A key for a relative path: ``--`` for ``/``; a hash makes it one's own where that is not."""
+    key = "--".join(map(record_key, stem.split("/")))
+    if all(map(_PLAIN.fullmatch, stem.split("/"))):
+        return key
+    digest = hashlib.blake2b(os.fsencode(stem), digest_size=4).hexdigest()
+    return f"{key}-{digest}"
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*")
+
+
+def _printable(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 are spelt out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _segments(root: Path) -> set[str]:
+    """The headers that are segments of another record in their folder."""
+    found: set[str] = set()
+    for stem in _stems(root):
+        try:
+            with open(f"{root}/{stem}.hea", "rb") as file:  # noqa: PTH123 (quicker)
+                lines = file.read(4096).splitlines()
+        except OSError:
+            continue  # reading the record will say what is wrong
+        words = next((line.split() for line in lines if line.strip() and line[:1] != b"#"), [b""])
+        if b"/" not in words[0]:
+            continue
+        try:
+            header = _core.read_header(os.fsencode(f"{root}/{stem}"), strict=False)
+        except _core.RecordError:
+            continue
+        folder = stem.rpartition("/")[0]
+        found |= {f"{folder}/{name}".lstrip("/") for name in header.segments if name != "~"}
+    return found
 
 
 def _stems(root: Path) -> Iterator[str]:
@@ -84,15 +128,12 @@ _HEADER, _FOLDER = "\0", "\0\0"
 
 def _names(folder: str) -> Iterator[str]:
     """The names of the headers, without suffix, and of the folders in a folder, each ended."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield entry.name + _FOLDER
-                elif entry.name.endswith(".hea") and not entry.is_dir():
-                    yield entry.name.removesuffix(".hea") + _HEADER
-    except OSError:
-        return  # what may not be looked into holds nothing to read
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name + _FOLDER
+            elif entry.name.endswith(".hea") and not entry.is_dir():
+                yield entry.name.removesuffix(".hea") + _HEADER
 
 
 def _ordered(names: Iterator[str]) -> Iterator[str]:
