@@ -74,8 +74,10 @@ def test_the_scores_in_the_readme_are_those_of_the_committed_run() -> None:
 
 
 def test_the_speeds_in_the_readme_are_those_of_the_committed_run() -> None:
-    with (ROOT / "benchmarks" / "signal.csv").open() as file:
-        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    rows = []
+    for name in ("signal", "loader", "shard"):
+        with (ROOT / "benchmarks" / f"{name}.csv").open() as file:
+            rows += csv.DictReader(line for line in file if not line.startswith("#"))
     shown = {
         (f"{us:.0f}", "{:.1f} ({:.1f} .. {:.1f})".format(*ratios))
         for row in rows
@@ -83,8 +85,22 @@ def test_the_speeds_in_the_readme_are_those_of_the_committed_run() -> None:
         for ratios in [[float(row[name]) for name in ("ratio", "ratio_min", "ratio_max")]]
     }
     table = re.findall(r"^\| .* \| (\d+) \| ([\d.]+ \([\d. ]+\)) \| .* \|$", README, re.MULTILINE)
-    assert len(table) == 11
+    assert len(table) == 11 + 6
     assert set(table) <= shown
+
+
+def test_the_shares_in_the_readme_are_those_of_the_committed_sweep() -> None:
+    with (ROOT / "benchmarks" / "kernel_tiles.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    best: dict[str, dict[str, float]] = {}
+    for row in rows:
+        stages = best.setdefault(row["kernel"], {})
+        stages[row["stage"]] = max(stages.get(row["stage"], 0.0), float(row["share_of_copy"]))
+    shown = re.findall(r"^\| (.*) \| (0\.\d\d \.\. 0\.\d\d) \|$", README, re.MULTILINE)
+    assert len(shown) == 6
+    for kernel, shares in shown:
+        values = best[kernel].values()
+        assert shares == f"{min(values):.2f} .. {max(values):.2f}", kernel
 
 
 def test_every_path_that_the_readme_names_exists() -> None:

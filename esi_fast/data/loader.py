@@ -7,8 +7,6 @@ any world size whose ``world_size * batch_size`` is the same.
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from esi_fast.data.augment_signal import crop_starts
+from esi_fast.data.buffers import Buffers
 from esi_fast.data.order import Buckets, Order, Shuffle
 from esi_fast.data.shard_set import NanPolicy, Normalize
 
@@ -34,8 +33,6 @@ PREFETCH_BATCHES = 4
 # Other records that are tried in place of a damaged one.
 _SUBSTITUTES = 16
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly
-
-_MOST_BUFFERS = 2 * PREFETCH_BATCHES
 
 Batch = dict[str, torch.Tensor]
 OnError = Literal["raise", "skip"]
@@ -197,7 +194,7 @@ class Loader:
         self._order = Order(
             shard_set.shard_of_row, options.seed, options.shuffle, options.window_shards, buckets
         )
-        self._buffers = _Buffers(options.pin_memory)
+        self._buffers = Buffers(options.pin_memory, most=2 * PREFETCH_BATCHES)
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every rank."""
@@ -368,39 +365,3 @@ class Loader:
             f"{_SUBSTITUTES} records that were tried one after the other are damaged, the last is "
             f"{self._shard_set.key(int(row))}: run tools/shard verify on the shards"
         )
-
-
-def _references_of_unused() -> int:
-    """What `_Buffers.take` counts for an array of which nobody else knows; CPythons differ."""
-    arrays = [np.empty(0, np.float32)]
-    for array in arrays:
-        count = sys.getrefcount(array)
-    return count
-
-
-_UNUSED = _references_of_unused()
-
-
-class _Buffers:
-    """Memory for signals, used again once nobody refers to it: fresh pages cost more than reading.
-
-    Pinned memory is PyTorch's to reuse, which knows when copies from it have ended.
-    """
-
-    def __init__(self, pin_memory: bool) -> None:
-        self._pin_memory = pin_memory
-        self._arrays: list[NDArray[np.float32]] = []
-        self._lock = threading.Lock()
-
-    def take(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """A float32 tensor of unknown content."""
-        if self._pin_memory:
-            return torch.empty(shape, dtype=torch.float32, pin_memory=True)
-        with self._lock:
-            for array in self._arrays:
-                if array.shape == shape and sys.getrefcount(array) == _UNUSED:
-                    return torch.from_numpy(array)
-            array = np.empty(shape, np.float32)
-            if len(self._arrays) < _MOST_BUFFERS:  # a consumer that keeps batches keeps their own
-                self._arrays.append(array)
-            return torch.from_numpy(array)
