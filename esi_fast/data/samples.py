@@ -154,11 +154,14 @@ class SampleMaker:
 
     def _read(self, entries: list[CatalogueEntry]) -> tuple[NDArray[np.int16], list[_Recording]]:
         batch = self._read_batch(entries)
+        sound = None
         for entry, status, error in zip(entries, batch.status, batch.errors, strict=True):
             if error:
                 self._require_record(entry, status, error)
             else:
-                self.witness = os.path.relpath(f"{entry.path}.hea", self.root)
+                sound = entry
+        if sound is not None:
+            self.witness = os.path.relpath(f"{sound.path}.hea", self.root)
         ecg = batch.signal.view(np.int16)
         recordings = [_Recording.of(batch, row) for row in range(len(entries))]
         for row, entry in enumerate(entries):
