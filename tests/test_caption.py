@@ -377,3 +377,9 @@ def test_captions_of_real_reports(shared_data: Path) -> None:
         assert "29999" not in caption.text
         lengths.append(len(re.findall(r"\w+|[^\w\s]", caption.text)))
     assert sum(length <= 72 for length in lengths) / len(lengths) > 0.95
+
+
+def test_a_dictionary_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cqa.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"cqa\.jsonl is no UTF-8 text"):
+        CaptionDictionary.load(tmp_path / "cqa.jsonl")

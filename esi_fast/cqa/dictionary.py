@@ -104,10 +104,13 @@ class CaptionDictionary:
         if not path.is_file():
             raise FileNotFoundError(f"no caption dictionary {path}; tools/caption writes one")
         descriptions = []
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    descriptions.append(_parse(line, f"{path}, line {number}"))
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no UTF-8 text: {error.reason}") from None
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                descriptions.append(_parse(line, f"{path}, line {number}"))
         if not descriptions:
             raise ValueError(f"{path} holds no description; write it anew with tools/caption")
         return cls(descriptions)
