@@ -1,7 +1,7 @@
 """Depthwise 1D convolution and global response normalisation, fast, for any PyTorch project.
 
-Needs torch, and triton for speed on CUDA; nothing else of esi_fast. Each operator has three doors:
-a function here, an operator in `torch.ops.esi_fast`, a module in `kernels.nn`. CUDA tensors go to
+Needs torch, and triton for speed on CUDA; nothing else of esi_fast. The doors: functions here,
+operators in `torch.ops.esi_fast`, modules in `kernels.nn`. CUDA tensors go to
 Triton kernels, others to the PyTorch reference in `kernels.reference`, which is also the
 specification; `print(kernels.describe())` says what runs.
 
@@ -20,9 +20,9 @@ Example:
     print(x.grad.shape, kernels.describe(), sep="\\n")
     ```
 
-Everywhere: float32 accumulation and statistics (float64 for float64 input), results that repeat bit
-for bit, `torch.compile(fullgraph=True)`, autocast, and positions past `lengths[b]` absent from
-values, sums and gradients.
+Everywhere: float32 accumulation and statistics (float64 for float64 input), no atomics, so that
+results repeat bit for bit as far as torch's matrix products do, `torch.compile(fullgraph=True)`,
+autocast, and positions past `lengths[b]` absent from values, sums and gradients.
 """
 
 from __future__ import annotations

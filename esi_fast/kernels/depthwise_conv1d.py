@@ -87,7 +87,7 @@ def forward_kernel(
     n = T
     n_out = T_out
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
         n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
     c_row = c[None, :].to(tl.int64)
     w_ptr += c * w_stride_c
@@ -139,7 +139,7 @@ def backward_kernel(
         n = T
         n_out = T_out
         if HAS_LENGTHS:
-            n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+            n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
             n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
         x = ()
         if NEED_DW:
@@ -374,8 +374,7 @@ def depthwise_conv1d(
         ValueError: shapes that do not fit, an unknown layout, or no output sample at all.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x` and `weight`, no copy of
-        either. Double
-    backward raises NotImplementedError.
+    either. Double backward raises NotImplementedError.
     """
     if layout not in ("BTC", "BCT"):
         raise ValueError(f"layout={layout!r} is unknown: use 'BTC' or 'BCT'")

@@ -59,7 +59,7 @@ def forward_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
     c_row = c[None, :].to(tl.int64)
     w_ptr += c * w_stride_c
     taps = load_taps(w_ptr, in_c, w_stride_k, K, HELD, ACC)
@@ -128,7 +128,7 @@ def backward_kernel(
         t = tile % num_t * (G * ROWS) + tl.arange(0, G) * ROWS
         n = T
         if HAS_LENGTHS:
-            n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+            n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
         out = convolve(
             x_ptr + b * x_stride_b + c_row * x_stride_c, t, n, in_c, x_stride_t, taps, w_ptr,
             w_stride_k, K, K // 2, HELD, ROWS, ACC, G, BC,
@@ -156,10 +156,7 @@ def backward_kernel(
             normal = normal + (z,)
             scaled = scaled + (dy,)
             products = products + (dy * z,)
-        if ROWS <= 4:
-            sums = sum_rows(scaled + products, 2 * ROWS)
-        else:
-            sums = sum_rows(scaled, ROWS) + sum_rows(products, ROWS)
+        sums = sum_rows(scaled + products, 2 * ROWS)
         for r in tl.static_range(ROWS):
             row = b * T + t + r
             in_t = t + r < T
@@ -276,11 +273,14 @@ def _backward_fake(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, bias, ln_weight, _, _, lengths = inputs
+    ctx.set_materialize_grads(False)  # of the outputs that have none, as large as they are
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.save_for_backward(x, weight, bias, ln_weight, output[1], output[2], lengths)
 
 
-def _backward(ctx: Any, dy: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 7
     need = list(ctx.needs_input_grad[:3])
     gradients = torch.ops.esi_fast.depthwise_conv1d_layer_norm_backward(
         dy, *ctx.saved_tensors, need
@@ -327,8 +327,10 @@ def depthwise_conv1d_layer_norm(
         y = F.conv1d(x.transpose(1, 2), weight, bias, padding=K // 2, groups=C).transpose(1, 2)
         y = F.layer_norm(y, (C,), ln_weight, ln_bias, eps)
         ```
-    but in float32 from end to end for every dtype below float64, and the parameters in any floating
-    dtype. Up to C = 1024 one pass over the data; above, two operators.
+    but with float32 accumulation and statistics for every dtype below float64, and the parameters
+    in any floating dtype. Up to C = 1024 forward is one pass over the data, and only the gradient
+    between the two parts is rounded to the dtype of `x`; above, there are two operators, and the
+    convolution's output and LayerNorm's parameters are rounded to it too.
 
     Args:
         x: `(B, T, C)`, as in `depthwise_conv1d`; autocast casts it likewise.

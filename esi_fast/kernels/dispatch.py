@@ -133,7 +133,12 @@ def register_gradient(
             f"use esi_fast.kernels.reference.{name}, which autograd can differentiate twice"
         )
 
-    torch.library.register_autograd(f"esi_fast::{name}_backward", no_double_backward, lib=_LIBRARY)
+    torch.library.register_autograd(
+        f"esi_fast::{name}_backward",
+        no_double_backward,
+        setup_context=lambda ctx, inputs, output: None,
+        lib=_LIBRARY,
+    )
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:

@@ -34,7 +34,7 @@ def launch_forward(
     """`(B, T, C)` -> `(B, T, D)`, the hidden layer `(B, T, H)` before the GELU, norms (B, H)."""
     hidden = F.linear(x, weight1, bias1)
     y, norm = launch_grn_forward(hidden, gamma, beta, eps, activation, lengths)
-    return F.linear(y, weight2, bias2), hidden, norm
+    return reference.mask_time(F.linear(y, weight2, bias2), lengths), hidden, norm
 
 
 def launch_backward(
@@ -51,6 +51,7 @@ def launch_backward(
     lengths: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, weight1, bias1, gamma, beta, weight2, bias2."""
+    dout, x = reference.mask_time(dout, lengths), reference.mask_time(x, lengths)
     dy = torch.matmul(dout, weight2)
     dhidden, dgamma, dbeta, y, dbias1 = launch_grn_backward(
         dy, hidden, gamma, norm, eps, activation, lengths, beta=beta
@@ -77,7 +78,7 @@ def _backward_fake(
         weight1.new_empty(weight1.shape),
         weight1.new_empty(weight1.shape[0]),
         torch.empty_like(gamma),
-        torch.empty_like(beta),
+        torch.empty_like(gamma),
         weight2.new_empty(weight2.shape),
         dout.new_empty(dout.shape[2]),
     )
@@ -86,12 +87,15 @@ def _backward_fake(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight1, _, gamma, beta, weight2, _, eps, activation, lengths = inputs
     _, hidden, norm = output
+    ctx.set_materialize_grads(False)  # of the outputs that have none, as large as they are
     ctx.mark_non_differentiable(hidden, norm)
     ctx.save_for_backward(x, weight1, gamma, beta, weight2, hidden, norm, lengths)
     ctx.eps, ctx.activation = eps, activation
 
 
-def _backward(ctx: Any, dout: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dout is None:
+        return (None,) * 10
     *tensors, lengths = ctx.saved_tensors
     gradients = torch.ops.esi_fast.gelu_grn_mlp_backward(
         dout, *tensors, ctx.eps, ctx.activation, lengths
@@ -147,7 +151,7 @@ def gelu_grn_mlp(
         gamma: `(H,)`, any floating dtype, as `beta`.
         beta: `(H,)`.
         weight2: `(D, H)`.
-        bias2: `(D,)`; added past the lengths as well.
+        bias2: `(D,)`.
         eps: as in `grn`.
         lengths: as in `grn`.
         approximate: "none" (error function) or "tanh", as in `F.gelu`.

@@ -106,7 +106,7 @@ def launch_forward(
     tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
     tile = tiles.apply
     num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
-    norm, scale = x.new_empty((2, num_batch, num_channels), dtype=acc)
+    norm, scale = (x.new_empty((num_batch, num_channels), dtype=acc) for _ in range(2))
     accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
         partial = _launch_sums(None, x, activation, lengths, tiles.sums)
@@ -144,15 +144,15 @@ def launch_backward(
     y = x.new_empty(0) if beta is None else reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
     if dx.numel() == 0:
-        zeros = (torch.zeros_like(gamma) for _ in range(3))
-        return dx, next(zeros), next(zeros), y, next(zeros)
+        dgamma, dbeta = torch.zeros_like(gamma), torch.zeros_like(gamma)
+        return dx, dgamma, dbeta, y, torch.zeros_like(gamma if beta is not None else y)
     tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
     tile = tiles.apply
     acc = reference.compute_dtype(x)
     scale, ratio = x.new_empty((2, num_batch, num_channels), dtype=acc)
     rows = x.new_empty((num_batch, 2, num_channels), dtype=acc)
     num_tiles = num_batch * ceil_div(num_time, tile.block_t)
-    sums = x.new_empty((num_tiles if beta is not None else 0, num_channels), dtype=acc)
+    sums = x.new_empty((num_tiles, num_channels) if beta is not None else 0, dtype=acc)
     accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
         partial = _launch_sums(dy, x, activation, lengths, tiles.sums)
@@ -169,7 +169,7 @@ def launch_backward(
             num_warps=tile.num_warps,
         )  # fmt: skip
     dgamma, dbeta = sum_partials(rows, gamma.dtype)
-    return dx, dgamma.squeeze(1), dbeta, y, sums.sum(0)
+    return dx, dgamma.squeeze(1), dbeta, y, sums if beta is None else sums.sum(0)
 
 
 def _forward_fake(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -184,12 +184,15 @@ def _backward_fake(dy: Tensor, x: Tensor, gamma: Tensor, *_: Any) -> tuple[Tenso
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, gamma, _, eps, activation, lengths = inputs
+    ctx.set_materialize_grads(False)  # of the outputs that have none, as large as they are
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, gamma, output[1], lengths)
     ctx.eps, ctx.activation = eps, activation
 
 
-def _backward(ctx: Any, dy: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 6
     x, gamma, norm, lengths = ctx.saved_tensors
     gradients = torch.ops.esi_fast.grn_backward(
         dy, x, gamma, norm, ctx.eps, ctx.activation, lengths
@@ -245,9 +248,8 @@ def grn(
         ValueError: shapes that do not fit.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x`, no copy, and `B * C`
-        norms. The gradient
-    of a dead channel (norm 0) through its norm is 0. Double backward raises NotImplementedError.
-    The operator `torch.ops.esi_fast.grn` gives the norms as well.
+    norms. The gradient of a dead channel (norm 0) through its norm is 0. Double backward raises
+    NotImplementedError. The operator `torch.ops.esi_fast.grn` gives the norms as well.
     """
     reference.check_grn(x, gamma, beta, lengths)
     y: Tensor = torch.ops.esi_fast.grn(x, gamma, beta, eps, "none", lengths)[0]

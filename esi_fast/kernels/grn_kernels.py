@@ -25,7 +25,7 @@ def sums_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
     c_row = c[None, :].to(tl.int64)
     x_ptr += b * x_stride_b + c_row * x_stride_c
     t = chunk * BT + tl.arange(0, BT)
@@ -66,7 +66,7 @@ def forward_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
     c_row = c[None, :].to(tl.int64)
     t_row = t[:, None].to(tl.int64)
     x = tl.load(
@@ -116,7 +116,7 @@ def backward_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b).to(tl.int32), T)
+        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
     valid = (t < n)[:, None] & in_c[None, :]
     c_row = c[None, :].to(tl.int64)
     t_row = t[:, None].to(tl.int64)

@@ -125,7 +125,9 @@ def _accept_other_grn(
         if prefix + theirs in state_dict and prefix + ours not in state_dict:
             state_dict[prefix + ours] = state_dict.pop(prefix + theirs)
         if prefix + ours in state_dict:
-            state_dict[prefix + ours] = state_dict[prefix + ours].flatten()
+            saved = state_dict[prefix + ours]
+            if saved.shape[:-1].numel() == 1:  # another shape is refused as it should be
+                state_dict[prefix + ours] = saved.flatten()
 
 
 class ConvNeXtV2Block1d(nn.Module):
@@ -134,7 +136,8 @@ class ConvNeXtV2Block1d(nn.Module):
     Depthwise convolution, LayerNorm (eps 1e-6), Linear to 4C, GELU and GRN in one operator, Linear
     to C, drop path, residual. Parameters: `dwconv`, `norm`, `pwconv1`, `grn.gamma`, `grn.beta`,
     `pwconv2`. The linear layers keep PyTorch's initialisation: the model that stacks the blocks
-    draws its own.
+    draws its own. The submodules hold the parameters and are not called, so hooks on them do not
+    run: what wraps single layers (LoRA, quantisation) must wrap the block.
 
     Args:
         dim: `C`.

@@ -77,6 +77,8 @@ def check_lengths(x_BTC: Tensor, lengths: Tensor | None) -> None:
     """Raises ValueError unless `lengths` is None or an integer `(B,)` on the device of `x_BTC`."""
     if lengths is None:
         return
+    if not isinstance(lengths, Tensor):
+        raise ValueError(f"lengths must be a tensor, got {type(lengths).__name__}")
     if lengths.shape != x_BTC.shape[:1] or lengths.dtype not in (torch.int32, torch.int64):
         raise ValueError(
             f"lengths must be int32 or int64 of shape ({x_BTC.shape[0]},), "
@@ -114,6 +116,8 @@ def check_depthwise_conv1d(
             f"x must be a floating (B, T, C), got {x_BTC.dtype} of shape {tuple(x_BTC.shape)}"
         )
     num_channels = x_BTC.shape[2]
+    if 0 in x_BTC.shape[1:]:
+        raise ValueError(f"x has no sample or no channel: its shape is {tuple(x_BTC.shape)}")
     if weight.ndim != 3 or weight.shape[0] != num_channels or weight.shape[1] != 1:
         raise ValueError(
             f"weight must be ({num_channels}, 1, K) as nn.Conv1d's, got {tuple(weight.shape)}"
@@ -445,9 +449,9 @@ def gelu_grn_mlp_forward(
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Both layers -> (B, T, D); the hidden layer (B, T, H) before the activation; norms (B, H)."""
-    hidden = F.linear(x_BTC, weight1, bias1)
+    hidden = F.linear(mask_time(x_BTC, lengths), weight1, bias1)
     y, norm = grn_forward(hidden, gamma, beta, eps, activation, lengths)
-    return F.linear(y, weight2, bias2), hidden, norm
+    return mask_time(F.linear(y, weight2, bias2), lengths), hidden, norm
 
 
 def gelu_grn_mlp_backward(
@@ -464,6 +468,7 @@ def gelu_grn_mlp_backward(
     lengths: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Gradients of x, weight1, bias1, gamma, beta, weight2, bias2."""
+    dout, x_BTC = mask_time(dout, lengths), mask_time(x_BTC, lengths)
     dy = torch.matmul(dout, weight2)
     dhidden, dgamma, dbeta = grn_backward(dy, hidden, gamma, norm, eps, activation, lengths)
     y = grn_forward(hidden, gamma, beta, eps, activation, lengths)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from test_interpreter import TOLERANCE
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from esi_fast import kernels
 
@@ -159,7 +161,10 @@ def test_beyond_what_one_program_holds_there_are_two_operators(
     lengths = torch.tensor([9, 4])
     whole = run(kernels.depthwise_conv1d_layer_norm, tensors, lengths=lengths)
     monkeypatch.setattr(module, "MAX_CHANNELS", C - 1)
-    monkeypatch.delattr(module, "launch_forward")
+    with OperatorCounter() as counter:
+        run(kernels.depthwise_conv1d_layer_norm, tensors, lengths=lengths)
+    assert counter.calls["esi_fast.depthwise_conv1d"] == 1
+    assert counter.calls["esi_fast.depthwise_conv1d_layer_norm"] == 0
     for actual, want in zip(
         run(kernels.depthwise_conv1d_layer_norm, tensors, lengths=lengths), whole, strict=True
     ):
@@ -182,6 +187,41 @@ def test_what_does_not_fit_is_refused(position: int, shape: tuple[int, ...], mes
     tensors[position] = torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
         kernels.gelu_grn_mlp(*tensors)
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Counts what is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_backward_makes_no_gradient_for_what_has_none() -> None:
+    block = kernels.nn.ConvNeXtV2Block1d(8)
+    y = block(torch.randn(2, 50, 8, requires_grad=True))
+    with OperatorCounter() as counter:
+        y.backward(torch.ones_like(y))
+    assert counter.calls["esi_fast.gelu_grn_mlp_backward"] == 1
+    assert counter.calls["aten.zeros"] == 0  # each would be as large as the hidden layer
+
+
+def test_nothing_past_the_end_reaches_the_parameters() -> None:
+    tensors, lengths = leaves("gelu_grn_mlp"), torch.tensor([9, 4])
+    wanted = run(kernels.gelu_grn_mlp, tensors, lengths=lengths)
+    assert torch.equal(wanted[0][1, 4:], torch.zeros(5, OUT, dtype=torch.float64))
+    with torch.no_grad():
+        tensors[0][1, 4:] = float("nan")
+    for function in both("gelu_grn_mlp"):
+        y = function(*tensors, lengths=lengths)
+        dy = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view(y.shape)
+        dy[1, 4:] = float("nan")
+        for actual, want in zip(torch.autograd.grad(y, tensors, dy), wanted[1:], strict=True):
+            torch.testing.assert_close(actual, want)
 
 
 def saved_bytes(block: Callable[[Tensor], Tensor], x: Tensor) -> int:
