@@ -231,6 +231,13 @@ def test_samples_of_different_length_are_refused(tmp_path: Path) -> None:
         list(loader_of(url, 1))
 
 
+def test_what_is_expected_holds_from_the_first_sample(tmp_path: Path) -> None:
+    url = write_tar(tmp_path / "a.tar", {"a": np.zeros((12, 50), np.int16)})
+    assert len(list(loader_of(url, 1, samples_per_epoch=1, expected=(100.0, 50)))) == 1
+    with pytest.raises(ValueError, match=r"a has 50 samples at 100 Hz, the first had 50 at 250 Hz"):
+        list(loader_of(url, 1, samples_per_epoch=1, expected=(250.0, 50)))
+
+
 def test_a_sample_without_caption_is_named(tmp_path: Path) -> None:
     url = write_tar(tmp_path / "a.tar", {"a": np.zeros((12, 50), np.int16)}, caption=None)
     with pytest.raises(ValueError, match=rf"{url}: sample a has no caption: .*tools/shard --cqa"):

@@ -77,7 +77,9 @@ def main(argv: list[str]) -> int:
     if not is_first or invocation.resume is not None:
         model = ESI.from_architecture(out / ARCHITECTURE)
 
-    loader = open_loader(invocation, shards, model, rank, world_size, crop, pin_memory=on_gpu)
+    loader = open_loader(
+        invocation, shards, model, rank, world_size, crop, (fs, num_samples), pin_memory=on_gpu
+    )
     steps_per_epoch = len(loader)
     total_steps = max(1, round(train.epochs * steps_per_epoch))
     optimizer = optim.adamw(
@@ -182,11 +184,12 @@ def report_skipped(
     """Tell what any rank has skipped since ``before``; gives what all have skipped so far."""
     from esi_fast.training import distributed
 
-    now = distributed.union_over_ranks(loader.skipped)
-    new = [what for name, what in now.items() if name not in before]
+    here = {name: what for name, what in loader.skipped.items() if name not in before}
+    new = distributed.union_over_ranks(here)
+    now = before | new
     if new:
         log.say(f"{len(now)} damaged samples or shards were skipped so far, {len(new)} are new:")
-    for what in new[:5]:
+    for what in [*new.values()][:5]:
         log.say(f"  {what}")
     return now
 
@@ -262,6 +265,7 @@ def open_loader(
     rank: int,
     world_size: int,
     crop: int,
+    expected: tuple[float, int],
     *,
     pin_memory: bool,
 ) -> Loader | RemoteLoader:
@@ -283,6 +287,7 @@ def open_loader(
             seed=invocation.train.seed,
             sentence_sampling=data.sentence_sampling,
             on_error=data.on_error,
+            expected=expected,
         )
     if rank != 0:
         distributed.wait_for_all()

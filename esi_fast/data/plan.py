@@ -21,9 +21,12 @@ import numpy as np
 from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import MAX_KEY_LENGTH, SPLITS
 from esi_fast.signal.catalogue import Catalogue, CatalogueEntry
+from esi_fast.signal.wfdb_folder import SEGMENT
 
 _CHUNK = 4096  # records looked at together: what is kept of all those before costs 8 bytes each
 _PATIENT_COLUMNS = ("subject_id", "patient_id")
+# No two ids in one line, no quotes, and no number that some program has rewritten.
+_PATIENT = re.compile(r"(?![0-9]+\.[0-9]+$|[0-9.]+[eE][+-]?[0-9]+$)[\w.@:/+-]+")
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -67,7 +70,8 @@ class PlannedShard:
             said = (entry.key, entry.subject_id, entry.study_id, str(entry.age), str(entry.sex),
                     str(planned.problem), *entry.statements, *entry.measurements)  # fmt: skip
             # Separated and counted: no other texts give the same bytes.
-            sha.update("\0".join((str(len(said)), *said, "")).encode())
+            lengths = ",".join(str(len(text)) for text in said)
+            sha.update("\0".join((lengths, *said, "")).encode(errors="surrogatepass"))
             sha.update(array("d", entry.measurements.values()))
         return sha.hexdigest()
 
@@ -116,8 +120,8 @@ def read_patients(path: Path) -> frozenset[str]:
         cells = iter([(number, line.partition("#")[0]) for number, line in lines])
     patients = set()
     for number, cell in cells:
-        patient = cell.strip(" ").removesuffix(".0")
-        if any(letter in patient for letter in ' ,;\t"'):
+        patient = cell.strip().removesuffix(".0")
+        if patient and not _PATIENT.fullmatch(patient):
             raise ValueError(f"{path} line {number} names no patient: {cell[:60]!r}")
         patients.add(patient)
     patients.discard("")  # a row of a csv file that names nobody
@@ -180,7 +184,8 @@ def _judged(catalogue: Catalogue, excluded: Container[str]) -> Iterator[Planned]
         for entry in chunk:
             problem = None
             if entry.error:
-                problem = Rejection("row", entry.error)
+                is_segment = entry.error.startswith(SEGMENT)
+                problem = Rejection("segment" if is_segment else "row", entry.error)
             elif next(repeated):
                 problem = Rejection("duplicate", "the key occurs twice in the catalogue")
             elif not _KEY.fullmatch(entry.key) or len(entry.key) > MAX_KEY_LENGTH:

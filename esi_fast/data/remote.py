@@ -104,6 +104,7 @@ class RemoteLoader:
         shuffle_buffer: int = 2048,
         sentence_sampling: float = 0.0,
         on_error: Literal["raise", "skip"] = "raise",
+        expected: tuple[float, int] | None = None,
     ) -> None:
         """Prepare to stream; nothing is opened before the first ``iter()``.
 
@@ -126,6 +127,8 @@ class RemoteLoader:
                 tar is cut off, a sample is damaged): "raise", or "skip" the rest of that shard and
                 warn once for it. Samples that are sound but do not fit (another rate, length or
                 leads, no caption) are an error in either case.
+            expected: sampling rate and samples per lead, as `describe_stream` gives them; without,
+                those of each epoch's first sample hold for the rank.
 
         Raises:
             ValueError: a number is out of range, ``samples_per_epoch`` does not fill one batch on
@@ -152,7 +155,7 @@ class RemoteLoader:
         self._num_batches = samples_per_epoch // (batch_size * world_size)
         self._shuffle_buffer, self._skip = shuffle_buffer, on_error == "skip"
         self._seed, self._epoch, self._batches = seed, 0, 0
-        self._samples_per_epoch = samples_per_epoch
+        self._samples_per_epoch, self._expected = samples_per_epoch, expected
         self.skipped: dict[str, str] = {}
         self.num_skipped = self.batch_epoch = 0
         self.wait_s = 0.0
@@ -163,7 +166,7 @@ class RemoteLoader:
 
     def state_dict(self) -> RemoteState:
         """Where to resume; batches made ahead but not yet handed out do not count."""
-        urls = "\n".join(self._urls)
+        urls = "\n".join(url.partition("?")[0] for url in self._urls)  # signed ones expire
         return {
             "seed": self._seed,
             "epoch": self._epoch,
@@ -215,6 +218,7 @@ class RemoteLoader:
             shuffle_buffer=self._shuffle_buffer,
             captions=self._tokenize is not None,
             skip=self._skip,
+            expected=self._expected,
         )
         batches: queue.Queue[dict[str, torch.Tensor] | BaseException] = queue.Queue(
             PREFETCH_BATCHES

@@ -104,6 +104,7 @@ class SampleStream:
         shuffle_buffer: int,
         captions: bool,
         skip: bool,
+        expected: tuple[float, int] | None = None,
     ) -> None:
         """Prepare to stream; nothing is opened yet.
 
@@ -112,12 +113,14 @@ class SampleStream:
             seed, epoch, rank, world_size: what the order depends on.
             shuffle_buffer: samples from which the next is drawn.
             captions: a sample without one is an error.
+            expected: sampling rate and samples per lead that all must have; those of the first if
+                None.
             skip: leave the rest of a shard whose stream breaks or that has a damaged sample.
         """
         self._urls, self._seed, self._epoch = urls, seed, epoch
         self._rank, self._world_size = rank, world_size
         self._shuffle_buffer, self._captions, self._skip = shuffle_buffer, captions, skip
-        self._first: Sample | None = None
+        self._expected = expected
         self._tar: TarStream | None = None
         self._stopped = threading.Event()
         self.skipped: deque[tuple[str, str]] = deque()
@@ -202,12 +205,12 @@ class SampleStream:
             sample = parse_sample(key, members)
         except ValueError as error:
             raise type(error)(f"{url}: {error}") from None
-        first = self._first = self._first or sample
-        if (sample.fs, sample.ecg.shape) != (first.fs, first.ecg.shape):
+        found = sample.fs, sample.ecg.shape[1]
+        self._expected = self._expected or found
+        if found != self._expected:
             raise UnfitSampleError(
-                f"{url}: sample {key} has {sample.ecg.shape[1]} samples at {sample.fs:g} Hz, the "
-                f"first had {first.ecg.shape[1]} at {first.fs:g} Hz: shards read together must "
-                "agree"
+                f"{url}: sample {key} has {found[1]} samples at {found[0]:g} Hz, the first had "
+                f"{self._expected[1]} at {self._expected[0]:g} Hz: shards read together must agree"
             )
         if self._captions and sample.caption is None:
             raise UnfitSampleError(

@@ -74,9 +74,17 @@ class _Recording:
 
 
 # The machine's trouble, not the record's: waiting or mending helps, rejecting loses what is sound.
-_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ENOTCONN,
-            errno.ETIMEDOUT)  # fmt: skip
-_TROUBLE_MESSAGES = (*map(os.strerror, _TROUBLE), "out of memory")
+_TROUBLE = (
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ENOTCONN,
+    errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.EHOSTDOWN, errno.EREMOTEIO, errno.ENOSPC,
+    errno.EDQUOT,
+)  # fmt: skip
+_TROUBLE_MESSAGES = (
+    *map(os.strerror, _TROUBLE),
+    "out of memory",
+    "Unable to allocate",
+    "a temporary folder for wfdb",
+)
 
 
 @dataclass(slots=True)
@@ -116,10 +124,15 @@ class SampleMaker:
         """
         if not self.root.is_dir():
             raise FileNotFoundError(f"the folder of the records has vanished: {self.root}")
-        if self.witness and not (self.root / self.witness).is_file():
-            raise FileNotFoundError(
-                f"the recordings have vanished: {self.root / self.witness} could be read before"
-            )
+        if self.witness:
+            path = self.root / self.witness
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise FileNotFoundError(
+                    f"the recordings have vanished: {path} could be read before, and now: "
+                    f"{error.strerror}"
+                ) from None
 
     def samples(self, planned: Sequence[Planned]) -> SampleBatch:
         """The samples of some records, and why the others have none.
@@ -154,14 +167,6 @@ class SampleMaker:
 
     def _read(self, entries: list[CatalogueEntry]) -> tuple[NDArray[np.int16], list[_Recording]]:
         batch = self._read_batch(entries)
-        sound = None
-        for entry, status, error in zip(entries, batch.status, batch.errors, strict=True):
-            if error:
-                self._require_record(entry, status, error)
-            else:
-                sound = entry
-        if sound is not None:
-            self.witness = os.path.relpath(f"{sound.path}.hea", self.root)
         ecg = batch.signal.view(np.int16)
         recordings = [_Recording.of(batch, row) for row in range(len(entries))]
         for row, entry in enumerate(entries):
@@ -172,6 +177,9 @@ class SampleMaker:
                 recordings[row] = _Recording.of(again, 0, kept=recording.error)
             if self.settings.longer == "center" and self._num_extra(recordings[row]) > 0:
                 whole = self._read_batch([entry], duration=None, verify=not recordings[row].kept)
+                if whole.errors[0]:  # it has changed since it was read a moment ago
+                    recordings[row] = _Recording.of(whole, 0)
+                    continue
                 start = (whole.signal.shape[2] - self.settings.num_samples) // 2
                 ecg[row] = whole.signal[0, :, start : start + self.settings.num_samples]
                 recordings[row].clipped |= bool(whole.clipped[0])
@@ -179,9 +187,9 @@ class SampleMaker:
 
     def _require_record(self, entry: CatalogueEntry, status: str, error: str) -> None:
         """Raise where a record is unreadable for no fault of its own."""
-        if status == "missing":
+        if status in ("missing", "io"):
             self.require_source()
-            if self.lists_files and not Path(f"{entry.path}.hea").exists():
+            if self.lists_files and not os.path.lexists(f"{entry.path}.hea"):
                 raise FileNotFoundError(f"{entry.path}.hea has vanished since it was listed")
         if any(message in error for message in _TROUBLE_MESSAGES):
             raise OSError(f"{entry.path} could not be read: {error}")
@@ -189,7 +197,7 @@ class SampleMaker:
     def _read_batch(self, entries: list[CatalogueEntry], **options: Any) -> RecordBatch:
         settings = self.settings
         wanted: dict[str, Any] = {"duration": settings.duration} | options
-        return read_records(
+        batch = read_records(
             [entry.path for entry in entries],
             fs=settings.fs,
             dtype="int16",
@@ -198,6 +206,15 @@ class SampleMaker:
             adc_units_per_mv=self.adc_units_per_mv,
             **wanted,
         )
+        sound = None
+        for entry, status, error in zip(entries, batch.status, batch.errors, strict=True):
+            if error:
+                self._require_record(entry, status, error)
+            else:
+                sound = entry
+        if sound is not None:
+            self.witness = os.path.relpath(f"{sound.path}.hea", self.root)
+        return batch
 
     def _num_extra(self, recording: _Recording) -> int:
         """Samples that a recording has at the shards' rate beyond (or, negative, short of) T."""

@@ -268,11 +268,12 @@ class ShardSet:
         end = int(index["ecg_offset"]) - BLOCK + int(index["num_bytes"])
         try:
             file = self._file(int(self.shard_of_row[row]))
+            content = os.pread(file.descriptor, end - begin, begin)
         except OSError as error:
-            raise ValueError(
-                self._damage(row, begin, f"cannot be read: {error.strerror}")
-            ) from None
-        content = os.pread(file.descriptor, end - begin, begin)
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # says nothing of the shard
+                raise
+            what = f"cannot be read: {error.strerror}"
+            raise ValueError(self._damage(row, begin, what)) from None
         if len(content) < end - begin:
             raise ValueError(self._damage(row, begin, "is cut off"))
         if _core.crc32c(content) != index["text_crc32c"]:

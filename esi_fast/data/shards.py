@@ -73,7 +73,8 @@ class ShardSummary:
         records: written records of each split.
         shards: number of tar files.
         rejected: number of records not written, by kind: one of the reader's (``missing``,
-            ``truncated``, ``checksum``...), or ``row`` (of the catalogue's csv files), ``key``,
+            ``truncated``, ``checksum``...), or ``row`` (of the catalogue's csv files),
+            ``segment`` (of another record), ``key``,
             ``duplicate``, ``excluded``, ``length``, ``empty``, ``description``.
         quality: number of written records with each of
             :class:`~esi_fast.signal.quality.QualityFlags`, with ``kept``, and of those whose reader

@@ -92,7 +92,7 @@ def repair_indices(directory: Path) -> list[str]:
             continue
         try:
             content = index_bytes(build_index(directory / shard["name"]))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             content = b""
         if hashlib.sha256(content).hexdigest() != shard["index_sha256"]:
             beyond.append(shard["name"])

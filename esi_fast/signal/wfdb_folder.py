@@ -13,6 +13,7 @@ from pathlib import Path
 from esi_fast.signal.catalogue import Catalogue, CatalogueEntry, age_in_years, record_key, sex_of
 from esi_fast.signal.resample import _core
 
+SEGMENT = "a segment of"  # what the error of an entry that is one begins with
 _RUN = 4096  # names sorted at once
 
 
@@ -43,12 +44,16 @@ class WfdbFolder(Catalogue):
         folder = os.path.join(self.root, "")  # noqa: PTH118 (a Path has no trailing slash)
         segments = _segments(self.root)
         for stem in _stems(self.root):
-            if stem in segments:
-                continue
             path = folder + stem
+            if stem in segments:
+                whole = segments[stem]
+                yield CatalogueEntry(key_of_path(stem), path, "", "", error=f"{SEGMENT} {whole}")
+                continue
             try:
                 comments = _core.read_header(os.fsencode(path), strict=False).comments
-            except _core.RecordError:
+            except _core.RecordError as error:
+                if error.args[0] == "io":  # the machine's trouble: the notes must not be lost
+                    raise OSError(f"{path}.hea could not be read: {error.args[1]}") from None
                 # Reading the record will say what is wrong with it; here it only lacks its notes.
                 comments = ()
             notes = _notes(comments)
@@ -68,12 +73,13 @@ class WfdbFolder(Catalogue):
 def key_of_path(stem: str) -> str:
     """A key for a relative path: ``--`` for ``/``; a hash makes it one's own where that is not."""
     key = "--".join(map(record_key, stem.split("/")))
-    if all(map(_PLAIN.fullmatch, stem.split("/"))):
+    if len(key) <= _LONGEST_KEY and all(map(_PLAIN.fullmatch, stem.split("/"))):
         return key
     digest = hashlib.blake2b(os.fsencode(stem), digest_size=4).hexdigest()
-    return f"{key}-{digest}"
+    return f"{key[: _LONGEST_KEY - 9]}-{digest}"
 
 
+_LONGEST_KEY = 92  # what a shard's tar has room for
 _PLAIN = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*")
 
 
@@ -82,15 +88,15 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _segments(root: Path) -> set[str]:
-    """The headers that are segments of another record in their folder."""
-    found: set[str] = set()
+def _segments(root: Path) -> dict[str, str]:
+    """The headers that are segments of another record in their folder, which is there whole."""
+    found: dict[str, str] = {}
     for stem in _stems(root):
         try:
             with open(f"{root}/{stem}.hea", "rb") as file:  # noqa: PTH123 (quicker)
                 lines = file.read(4096).splitlines()
-        except OSError:
-            continue  # reading the record will say what is wrong
+        except FileNotFoundError:  # a dangling link
+            continue
         words = next((line.split() for line in lines if line.strip() and line[:1] != b"#"), [b""])
         if b"/" not in words[0]:
             continue
@@ -99,7 +105,9 @@ def _segments(root: Path) -> set[str]:
         except _core.RecordError:
             continue
         folder = stem.rpartition("/")[0]
-        found |= {f"{folder}/{name}".lstrip("/") for name in header.segments if name != "~"}
+        named = {f"{folder}/{name}".lstrip("/") for name in header.segments if name != "~"}
+        if stem not in named and all((root / f"{one}.hea").exists() for one in named):
+            found |= dict.fromkeys(named, stem)
     return found
 
 
