@@ -21,6 +21,7 @@ import torch
 from shard_tree import SETTINGS, build, make_tree
 
 from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data import tar_stream
 from esi_fast.data.remote import RemoteLoader
 from esi_fast.data.sample_stream import row_number
 from esi_fast.data.shard_writer import ShardWriter
@@ -50,7 +51,17 @@ def urls(built: Path) -> str:
 def serve() -> Iterator[Callable[[Path], str]]:
     """Serves a folder on this machine alone; gives the URL of it."""
 
+    busy: set[str] = set()
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/busy/"):  # when it is first asked
+                self.path = self.path.removeprefix("/busy")
+                if self.path not in busy:
+                    busy.add(self.path)
+                    return self.send_error(503)
+            return super().do_GET()
+
         def log_message(self, format: str, *args: object) -> None:
             pass
 
@@ -83,6 +94,7 @@ def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No thread, child process or open file of a loader outlives its test."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(tar_stream, "RETRY_DELAYS", (0.01, 0.01))
     files = open_files()
     yield
     assert not [one for one in threading.enumerate() if one.name == "esi_fast remote loader"]

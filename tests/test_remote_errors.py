@@ -122,6 +122,19 @@ def test_a_stream_that_breaks_is_skipped(
     assert loader.num_skipped == 2
 
 
+@pytest.mark.parametrize("num_delays", [0, 1])
+def test_a_server_that_was_busy_is_asked_again(
+    built: Path, serve: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch, num_delays: int
+) -> None:
+    monkeypatch.setattr("esi_fast.data.tar_stream.RETRY_DELAYS", (0.01,) * num_delays)
+    loader = loader_of(f"{serve(built)}/busy/train-000001.tar", 5, samples_per_epoch=5)
+    if num_delays:
+        assert len(flat(rows_of(loader))) == 5
+    else:
+        with pytest.raises(OSError, match="status 22"):
+            rows_of(loader)
+
+
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_nothing_but_broken_streams_is_an_error(world_size: int) -> None:
     loader = loader_of(

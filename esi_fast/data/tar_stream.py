@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import IO, cast
@@ -28,7 +29,9 @@ _INSTALL = {
     "ais": "the AIStore CLI",
 }
 # Not as webdataset calls it, which waits for ever for a server that has stalled, and which tries
-# again after half a transfer, whose bytes then come twice.
+# again after half a transfer, whose bytes then come twice. Here only before the first byte, after
+# so many seconds each time.
+RETRY_DELAYS = (1.0, 4.0)
 _CURL = (
     "curl", "--fail", "--silent", "--location", "--connect-timeout", "30",
     "--speed-limit", "1", "--speed-time", "60",
@@ -89,12 +92,17 @@ class TarStream:
             OSError: it cannot be opened; a command that fails does so later, in `members`.
             ValueError: WDS_SECURE is set, with which webdataset opens no such URL.
         """
-        from webdataset.gopen import Pipe, gopen, gopen_schemes
-        from webdataset.utils import enforce_security
-
         self._url = url
         self._num_bytes = 0
         self._end_of_content = 0  # behind the last byte that is not zero
+        self._delays = list(RETRY_DELAYS)
+        self._open()
+
+    def _open(self) -> None:
+        from webdataset.gopen import Pipe, gopen, gopen_schemes
+        from webdataset.utils import enforce_security
+
+        url = self._url
         self._process: subprocess.Popen[bytes] | None = None
         # In a session of its own, so that `interrupt` reaches all that a shell has started;
         # webdataset's own handler of pipe: cannot be told so.
@@ -169,10 +177,27 @@ class TarStream:
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; fewer only at the end."""
         content = self._file.read(size)
+        while not content and self._may_try_again():
+            time.sleep(self._delays.pop(0))
+            self._file.close()
+            self._open()
+            content = self._file.read(size)
         if stripped := len(content.rstrip(b"\0")):
             self._end_of_content = self._num_bytes + stripped
         self._num_bytes += len(content)
         return content
+
+    def _may_try_again(self) -> bool:
+        """Whether a server has failed before it sent anything, and has not too often."""
+        if self._num_bytes or not self._delays or not self._is_curl:
+            return False
+        assert self._process is not None
+        return self._process.wait() in _CURL_STATUS
+
+    @property
+    def _is_curl(self) -> bool:
+        command = None if self._process is None else self._process.args
+        return isinstance(command, list) and command[0] == "curl"
 
     def _check_status(self) -> None:
         """Raise if the command has failed; one that still has something to say is not asked."""
@@ -180,9 +205,8 @@ class TarStream:
             return
         status = self._process.wait()
         if status:
-            command = self._process.args
-            is_curl = isinstance(command, list) and command[0] == "curl"
-            meaning = f" ({_CURL_STATUS[status]})" if is_curl and status in _CURL_STATUS else ""
+            known = self._is_curl and status in _CURL_STATUS
+            meaning = f" ({_CURL_STATUS[status]})" if known else ""
             raise OSError(f"{self._url}: its command ended with status {status}{meaning}")
 
     def interrupt(self) -> None:
