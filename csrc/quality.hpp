@@ -167,11 +167,21 @@ class QualityAssessor {
   template <typename Sample>
   bool is_clipped(const Sample* row, int lead) const {
     if (plan_->num_blocks == 0) return false;
-    // Such a run holds a whole block, which spares most leads the scan.
+    // Such a run holds a whole block, or reaches into what follows the last one, which spares most
+    // leads the scan.
     const float low = segments_.low[lead];
     const float high = segments_.high[lead];
-    return (segments_.block_high[lead] > high - kSame && rests_at(row, lead, high)) ||
-           (segments_.block_low[lead] < low + kSame && rests_at(row, lead, low));
+    return ((segments_.block_high[lead] > high - kSame || ends_with(row, high)) &&
+            rests_at(row, lead, high)) ||
+           ((segments_.block_low[lead] < low + kSame || ends_with(row, low)) &&
+            rests_at(row, lead, low));
+  }
+
+  // Whether a value occurs behind the last whole segment.
+  template <typename Sample>
+  bool ends_with(const Sample* row, float value) const {
+    return std::any_of(row + plan_->num_blocks * plan_->block, row + num_samples_,
+                       [&](Sample x) { return detail::to_millivolt(x) == value; });
   }
 
   template <typename Sample>

@@ -121,8 +121,23 @@ def test_recordings_are_judged_as_specified(shared_data: Path) -> None:
             check(changed, FS, (path, name))
 
 
-# Derandomised: at a threshold the two may round apart, which some seed would find.
-@settings(deadline=None, max_examples=120, derandomize=True)
+@pytest.mark.parametrize("fs", [0.5, 100.0, 257.0, 360.0, 500.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_plateau_behind_the_last_segment_is_clipped(fs: float, sign: int) -> None:
+    segment = 20 * max(1, round(0.01 * fs))
+    enough = max(5, round(0.03 * fs))
+    rng = np.random.default_rng(0)
+    for rest in range(segment // 2, segment, max(1, segment // 7)):
+        signal = rng.normal(0, 0.01, (12, 4 * segment + rest)).astype(np.float32)
+        for start in (4 * segment - enough // 2, 4 * segment + 1):  # across its end, and behind it
+            changed = signal.copy()
+            changed[7, start : start + enough] = sign * 0.7
+            check(changed, fs, (rest, start))
+            if start + enough < signal.shape[1]:  # at the very end a run must be longer
+                assert assess(changed, fs)["clipped"] == ["V2"]
+
+
+@settings(deadline=None, max_examples=120)
 @given(st.data())
 def test_any_length_rate_and_gap_is_judged_as_specified(data: st.DataObject) -> None:
     fs = data.draw(st.sampled_from([0.5, 20.0, 99.0, 112.0, 134.5, 149.0, 150.0, 360.0, 500.0]))

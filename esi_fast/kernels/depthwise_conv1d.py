@@ -44,7 +44,7 @@ class Tile(NamedTuple):
 
 # Programs of the backward kernel: enough to fill a large device, few enough that their partial
 # sums stay small. A constant, so that no device changes the order of the sum.
-MAX_PROGRAMS = 1024
+MAX_PROGRAMS = 512
 
 
 def forward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:

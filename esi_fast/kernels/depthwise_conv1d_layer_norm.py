@@ -38,7 +38,9 @@ def forward_tile(num_channels: int) -> Tile:
 def backward_tile(num_channels: int) -> Tile:
     """The shipped configuration of the backward kernel."""
     block_c = max(32, next_power_of_2(num_channels))
-    return Tile(max(1, 256 // block_c), 4, block_c, max(2, block_c // 128))
+    if block_c <= 128:
+        return Tile(512 // block_c, 4, block_c, 4)
+    return Tile(1, 4, block_c, block_c // 128)
 
 
 @jit
