@@ -15,7 +15,7 @@ from wfdb_files import samples, write_record
 
 from esi_fast.signal import wfdb_folder
 from esi_fast.signal.catalogues import open_catalogue
-from esi_fast.signal.measure import intervals_from_machine
+from esi_fast.signal.measurements import intervals_from_machine
 from esi_fast.signal.record_batch import read_records
 
 MACHINE = ["rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end"]

@@ -35,7 +35,7 @@ class CatalogueEntry:
         sex: ``"male"``, ``"female"`` or None where it is not stated.
         statements: the machine's report lines in order, blank ones left out; SCP codes (PTB-XL);
             SNOMED CT codes (``# Dx:`` comments); diagnoses (LUDB).
-        measurements: what :func:`~esi_fast.signal.measure.intervals_from_machine` makes of the
+        measurements: what :func:`~esi_fast.signal.measurements.intervals_from_machine` makes of the
             machine's columns; absent = not measured.
         fold: PTB-XL's recommended fold, 1..10.
         error: which row of which csv file is damaged, and how: nothing to read; "" if sound.

@@ -14,7 +14,7 @@ import numpy as np
 
 from esi_fast.signal.catalogue import CatalogueEntry, damaged_entry
 from esi_fast.signal.csv_table import CsvTable, id_problem
-from esi_fast.signal.measure import MACHINE_COLUMNS, intervals_from_columns
+from esi_fast.signal.measurements import MACHINE_COLUMNS, intervals_from_columns
 
 # Statements, measurements, and how the row is damaged.
 Report = tuple[tuple[str, ...], dict[str, float], str]

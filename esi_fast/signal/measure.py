@@ -1,201 +1,153 @@
-"""Measurements of one record: what the machine wrote, and R peaks and rate from the signal.
+"""Measures a 12-lead ECG as an electrocardiograph does: beats, waves, intervals, axes, voltages.
 
-The keys are the same everywhere: ``heart_rate`` (bpm), ``rr_interval``, ``p_duration``, ``pr``,
-``qrs``, ``qt``, ``qtc_bazett``, ``qtc_fridericia`` (ms), ``p_axis``, ``qrs_axis``, ``t_axis``
-(degrees). What was not measured is absent.
+The loops are compiled with numba (``beats``, ``waves``, ``delineate``, ``amplitudes``); here their
+findings become the values of a report.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.leads import STANDARD_LEADS
+from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
+from esi_fast.signal import intervals
+from esi_fast.signal.amplitudes import SPAN, beat_noise, lead_values
+from esi_fast.signal.delineate import MARKS, SETTINGS, Delineation, delineate
+from esi_fast.signal.measurements import AMPLITUDES, VALUES, Measurements, with_derived
+from esi_fast.signal.record_batch import MISSING_INT16
 
-# MIMIC-IV-ECG writes 29999 where the machine measured nothing (its data dictionary says so).
-NOT_MEASURED = 29999
-# MIMIC-IV-ECG's columns: ms from the start of the machine's median beat, and degrees.
-MACHINE_COLUMNS = (
-    "rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end", "p_axis", "qrs_axis",
-    "t_axis",
-)  # fmt: skip
-REFRACTORY_S = 0.2
-SEARCH_BAND_HZ = (5.0, 22.0)
+Signal = NDArray[np.float32] | NDArray[np.int16]
 
-
-@dataclass(frozen=True, slots=True)
-class Measurements:
-    """What was measured on a record; NaN where nothing could be.
-
-    Attributes:
-        heart_rate: bpm.
-        rr_interval, p_duration, pr, qrs, qt, qtc_bazett, qtc_fridericia: ms.
-        p_axis, qrs_axis, t_axis: degrees.
-        fiducials: lead -> name of the mark -> (num_beats,) int64 sample indices.
-    """
-
-    heart_rate: float = math.nan
-    rr_interval: float = math.nan
-    p_duration: float = math.nan
-    pr: float = math.nan
-    qrs: float = math.nan
-    qt: float = math.nan
-    qtc_bazett: float = math.nan
-    qtc_fridericia: float = math.nan
-    p_axis: float = math.nan
-    qrs_axis: float = math.nan
-    t_axis: float = math.nan
-    fiducials: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
-
-    def measured(self) -> dict[str, float]:
-        """The values that are not NaN, by name: the mapping that captions and shards hold."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {
-            name: value
-            for name, value in values.items()
-            if isinstance(value, float) and not math.isnan(value)
-        }
+NOISY = 0.2  # of the QRS from peak to peak: where beats differ by more, the lead is noisy
+_LOWEST_RATE, _HIGHEST_RATE = 50, 10_000
+_COUNTS = tuple(name for name in VALUES if name.startswith("num_"))
 
 
-def intervals_from_machine(row: Mapping[str, str | float]) -> dict[str, float]:
-    """Rate, intervals and axes from MIMIC-IV-ECG's machine columns.
+def measure(signal: NDArray[np.floating], fs: float) -> Measurements:
+    """Measure one record.
 
     Args:
-        row: ``rr_interval``, ``p_onset``, ``p_end``, ``qrs_onset``, ``qrs_end``, ``t_end`` (ms from
-            the start of the machine's median beat) and ``p_axis``, ``qrs_axis``, ``t_axis``
-            (degrees). A blank, 29999 or an implausible value counts as not measured.
+        signal: (12, T), leads in standard order, mV, NaN where samples are missing.
+        fs: sampling rate, Hz; 100 and more. Below 250 no pacing spikes are sought.
 
     Returns:
-        The measured ones of this module's keys; axes are in (-180, 180].
+        ``Measurements``: its fields say what each value is. What cannot be measured is NaN, with
+        the reason; nothing is raised for a record that is flat, short, saturated or empty.
+
+    Raises:
+        ValueError: the signal is not (12, T) of real numbers with T >= 1, or fs is not in
+            50..10,000.
     """
-    return intervals_from_columns([row.get(name, math.nan) for name in MACHINE_COLUMNS])
+    signal = np.asarray(signal)
+    if signal.dtype.kind not in "iuf":
+        raise ValueError(f"signal has dtype {signal.dtype}: it must be real numbers, in mV")
+    if signal.ndim != 2 or signal.shape[0] != NUM_LEADS or signal.shape[1] == 0:
+        raise ValueError(f"signal must be (12, T) with T >= 1, not {signal.shape}")
+    return measure_records(signal.astype(np.float32, copy=False)[None], fs)[0]
 
 
-def intervals_from_columns(values: Sequence[str | float]) -> dict[str, float]:
-    """As `intervals_from_machine`, from the values of ``MACHINE_COLUMNS`` in that order.
-
-    Written out, without a loop or a table, as it runs for every record of an archive.
-    """
-    rr, p_onset, p_end, qrs_onset, qrs_end, t_end, p_axis, qrs_axis, t_axis = map(_number, values)
-    # Beyond these limits a machine's number is an error, not a finding. No comparison holds for
-    # NaN, and nothing infinite is plausible.
-    found: dict[str, float] = {}
-    if 150.0 <= rr <= 4000.0:
-        found["rr_interval"] = rr
-    if p_onset >= 0:
-        if 20.0 <= p_end - p_onset <= 250.0:
-            found["p_duration"] = p_end - p_onset
-        if 40.0 <= qrs_onset - p_onset <= 600.0:
-            found["pr"] = qrs_onset - p_onset
-    if qrs_onset >= 0:
-        if 30.0 <= qrs_end - qrs_onset <= 300.0:
-            found["qrs"] = qrs_end - qrs_onset
-        if 150.0 <= t_end - qrs_onset <= 900.0:
-            found["qt"] = t_end - qrs_onset
-    if -360.0 <= p_axis <= 360.0:
-        found["p_axis"] = _axis(p_axis)
-    if -360.0 <= qrs_axis <= 360.0:
-        found["qrs_axis"] = _axis(qrs_axis)
-    if -360.0 <= t_axis <= 360.0:
-        found["t_axis"] = _axis(t_axis)
-    return _with_derived(found)
-
-
-def _axis(degrees: float) -> float:
-    return -((180.0 - degrees) % 360.0 - 180.0)
-
-
-def _with_derived(found: dict[str, float]) -> dict[str, float]:
-    """The same mapping, to which the rate and the corrected QT are added."""
-    if "rr_interval" in found:
-        rr_s = found["rr_interval"] / 1000.0
-        found["heart_rate"] = 60.0 / rr_s
-        if "qt" in found:
-            found["qtc_bazett"] = found["qt"] / math.sqrt(rr_s)
-            found["qtc_fridericia"] = found["qt"] / math.cbrt(rr_s)
-    return found
-
-
-# The numbers of an archive are some thousand whole ones: looked up, not parsed again.
-@lru_cache(maxsize=8192)
-def _number(value: str | float) -> float:
-    """What was measured, or NaN."""
-    try:
-        number = float(value)
-    except ValueError:
-        return math.nan
-    return math.nan if number == NOT_MEASURED else number
-
-
-def r_peaks(signal: NDArray[np.float32], fs: float) -> NDArray[np.int64]:
-    """Sample indices of the QRS complexes of a record, all leads together.
-
-    The squared slope of every lead in the QRS band (5 to 22 Hz, after Pan & Tompkins, IEEE TBME
-    1985), each lead weighted to equal strength, is summed and smoothed over 100 ms; its maxima
-    above a share of their own usual height, at least 200 ms apart, are the beats.
+def measure_records(signal: Signal, fs: float, *, threads: int = 1) -> list[Measurements]:
+    """Measure many records of one rate and length, as `measure` does each.
 
     Args:
-        signal: (L, T) in mV, NaN where missing.
-        fs: sampling rate in Hz.
+        signal: (n, 12, T), standard lead order: float32 in mV with NaN where samples are missing,
+            or int16 in uV with -32768 there (as `read_records` gives them).
+        fs: sampling rate, Hz.
+        threads: how many run at once, without the GIL; 0 takes as many as there are usable CPUs.
+            The result does not depend on it.
 
-    Returns:
-        (num_beats,) int64, ascending; empty where no beat can be told from noise.
+    Raises:
+        ValueError: the signal is neither float32 nor int16 or not (n, 12, T) with T >= 1, fs is not
+            in 50..10,000, or threads is negative.
     """
-    num_samples = signal.shape[1]
-    if num_samples < fs:
-        return np.empty(0, np.int64)
-    filled = np.where(np.isnan(signal), np.float32(0), signal)
-    spectrum = np.fft.rfft(filled, axis=1)
-    frequency = np.fft.rfftfreq(num_samples, 1 / fs)
-    low, high = SEARCH_BAND_HZ
-    spectrum[:, (frequency < low) | (frequency > high)] = 0
-    band = np.fft.irfft(spectrum, num_samples, axis=1)
-    slope = np.diff(band, axis=1, prepend=band[:, :1])
-    scale = np.percentile(np.abs(slope), 98, axis=1, keepdims=True)
-    usable = scale[:, 0] > 0
-    if not usable.any():
-        return np.empty(0, np.int64)
-    energy = np.square(slope[usable] / scale[usable]).mean(axis=0)
-    width = max(3, round(0.1 * fs))
-    energy = np.convolve(energy, np.ones(width) / width, mode="same")
-    refractory = round(REFRACTORY_S * fs)
-    is_peak = energy > 0
-    is_peak[1:] &= energy[1:] > energy[:-1]
-    is_peak[:-1] &= energy[:-1] >= energy[1:]
-    candidates = np.flatnonzero(is_peak)
-    kept: list[int] = []
-    taken = np.zeros(num_samples, bool)
-    for index in candidates[np.argsort(-energy[candidates], kind="stable")]:
-        if not taken[index]:
-            kept.append(int(index))
-            taken[max(0, index - refractory) : index + refractory + 1] = True
-    if not kept:
-        return np.empty(0, np.int64)
-    heights = energy[kept]
-    # The strongest one a second are beats at any rate from 40 bpm up; their median shrugs off PVCs.
-    usual = np.median(heights[: max(3, round(num_samples / fs))])
-    return np.sort(np.asarray(kept, np.int64)[heights > 0.3 * usual])
+    if signal.dtype not in (np.float32, np.int16):
+        raise ValueError(f"signal has dtype {signal.dtype}: it must be float32 (mV) or int16 (uV)")
+    if signal.ndim != 3 or signal.shape[1] != NUM_LEADS or signal.shape[2] == 0:
+        raise ValueError(f"signal must be (n, 12, T) with T >= 1, not {signal.shape}")
+    if not _LOWEST_RATE <= fs <= _HIGHEST_RATE:
+        raise ValueError(f"fs must be in {_LOWEST_RATE}..{_HIGHEST_RATE} Hz, not {fs}")
+    if threads < 0:
+        raise ValueError(f"threads must be 0 (all CPUs) or more, got {threads}")
+    num_threads = min(threads or len(os.sched_getaffinity(0)), len(signal))
+    if num_threads <= 1:
+        return [_measure(record, float(fs)) for record in signal]
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(lambda record: _measure(record, float(fs)), signal))
 
 
-def measure(signal: NDArray[np.float32], fs: float) -> Measurements:
-    """Heart rate and median RR interval of a record, from its R peaks.
+def _measure(record: NDArray[np.float32] | NDArray[np.int16], fs: float) -> Measurements:
+    if record.dtype == np.int16:
+        missing = record == MISSING_INT16
+        record = record.astype(np.float32) / np.float32(1000)
+        record[missing] = np.nan
+    found = delineate(np.ascontiguousarray(record), fs, SETTINGS)
+    return _report(found, fs, record.shape[1])
 
-    Args:
-        signal: (12, T) in mV, NaN where missing.
-        fs: sampling rate in Hz.
 
-    Returns:
-        ``Measurements`` with ``rr_interval`` (median) and ``heart_rate``, NaN with fewer than three
-        beats, and the R peaks as fiducials, the same for all leads.
-    """
-    peaks = r_peaks(signal, fs)
-    fiducials = {lead: {"r_peak": peaks} for lead in STANDARD_LEADS}
-    if len(peaks) < 3:
-        return Measurements(fiducials=fiducials)
-    found = {"rr_interval": float(np.median(np.diff(peaks))) * 1000.0 / fs}
-    return Measurements(**_with_derived(found), fiducials=fiducials)
+def _report(found: Delineation, fs: float, num_samples: int) -> Measurements:
+    num_beats = len(found.beats)
+    quality = intervals.lead_quality(found)
+    marks = {
+        "num_beats": num_beats,
+        "fiducials": {
+            lead: dict(zip(MARKS, found.marks[:, row], strict=True))
+            for row, lead in enumerate(STANDARD_LEADS)
+        },
+        "common": dict(zip(MARKS, found.common, strict=True)),
+        "pacing_spikes": found.spikes,
+        "lead_quality": quality,
+    }
+    if num_beats < 3:
+        why = intervals.why_too_few(found, fs, num_samples)
+        nothing = np.zeros(num_beats, np.bool_)
+        return Measurements(
+            fs=fs,
+            is_premature=nothing,
+            is_wide=nothing.copy(),
+            is_paced=nothing.copy(),
+            reasons={name: why for name in VALUES if name not in _COUNTS},
+            **marks,
+        )
+    limits = intervals.limits_of_median(found)
+    leads = lead_values(found.median, found.usable, limits, fs)
+    values, reasons = intervals.rhythm(found, fs)
+    for more, why in (intervals.intervals(found, fs), intervals.voltages(leads)):
+        values |= more
+        reasons |= why
+    angles, why = intervals.axes(leads, fs, reasons)
+    is_premature, is_wide, is_paced = intervals.kinds(found, fs)
+
+    last = limits[5] if limits[5] >= 0 else limits[3]
+    members = found.beats[found.group == found.dominant]
+    noise = beat_noise(
+        found.level, found.usable, members, found.median, found.reference, limits[2], last
+    )
+    for row, lead in enumerate(STANDARD_LEADS):
+        if not quality[lead] and noise[row] > NOISY * leads[row, SPAN]:
+            quality[lead] = f"noisy: beats differ from their median by {1000 * noise[row]:.0f} uV"
+    return Measurements(
+        fs=fs,
+        **with_derived(values),
+        **angles,
+        num_premature=int(is_premature.sum()),
+        num_wide=int(is_wide.sum()),
+        num_paced=int(is_paced.sum()),
+        is_premature=is_premature,
+        is_wide=is_wide,
+        is_paced=is_paced,
+        blocked_p=found.extra_p,
+        amplitudes={
+            lead: dict(zip(AMPLITUDES, row, strict=False))
+            for lead, row in zip(STANDARD_LEADS, leads.tolist(), strict=True)
+        },
+        median_beat=found.median,
+        median_beat_marks=dict(
+            zip(MARKS, (found.median_marks * 1000.0 / fs).tolist(), strict=True)
+        ),
+        noise=dict(zip(STANDARD_LEADS, noise.tolist(), strict=True)),
+        reasons=reasons | why,
+        **marks,
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from esi_fast.signal.catalogue import Catalogue, CatalogueEntry, Sex, damaged_entry, sex_of
 from esi_fast.signal.csv_table import CsvTable, id_problem
 from esi_fast.signal.machine_reports import MachineReports
-from esi_fast.signal.measure import MACHINE_COLUMNS
+from esi_fast.signal.measurements import MACHINE_COLUMNS
 
 _Person = tuple[Sex | None, int | None]  # sex, year of birth
 _NOBODY: _Person = (None, None)

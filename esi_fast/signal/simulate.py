@@ -54,7 +54,7 @@ class SimulatedRecord:
         age, sex: years; "male" or "female".
         findings: concept names, sorted.
         statements: the report, in the wording of the devices.
-        measurements: the keys of ``signal.measure``; what does not exist (PR in AF) is absent.
+        measurements: the keys of ``signal.measurements``; what does not exist (PR in AF) is absent.
         fiducials: sample indices, one a beat, -1 where absent or outside; for all leads together.
         is_pvc: (num_beats,) bool.
     """

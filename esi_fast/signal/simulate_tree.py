@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from esi_fast.leads import STANDARD_LEADS
-from esi_fast.signal.measure import NOT_MEASURED
+from esi_fast.signal.measurements import NOT_MEASURED
 from esi_fast.signal.simulate import ADC_UNITS_PER_MV, SimulatedRecord, simulate
 
 # MIMIC-IV-ECG stores aVF before aVL.
