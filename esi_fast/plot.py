@@ -1,7 +1,7 @@
 """Figures: the clinical 12-lead page true to scale, the training curves, the forest plot.
 
-The only file that imports matplotlib, and only when a figure is asked for. Figures are made with
-matplotlib's object interface: nothing is shown, and no global backend or style is touched.
+Matplotlib is imported only when a figure is asked for, here and in ``plot_marks``. Figures are made
+with its object interface: nothing is shown, and no global backend or style is touched.
 
 Provenance: page conventions (25 mm/s, 10 mm/mV, 1 mm and 5 mm grid, calibration pulse, time-aligned
 columns) after the AHA/ACC/HRS recommendations for the standardization of the electrocardiogram,
@@ -20,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from esi_fast.leads import canonical_lead
+from esi_fast.plot_marks import Strip, draw_fiducials, draw_legend, draw_rhythm, values_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from esi_fast.signal.measurements import Measurements
 
 # The page is A4 across. Every number below is in millimetres, and so are the axis units.
 PAGE_WIDTH_MM = 297.0
@@ -61,7 +64,11 @@ class PlottableECG(Protocol):
 
 
 def plot_ecg(
-    record: PlottableECG, *, title: str | None = None, caption: str | None = None
+    record: PlottableECG,
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+    measurements: Measurements | None = None,
 ) -> Figure:
     """Draw one ECG on a clinical page: 3 x 4 strips of 2.5 s above a 10 s rhythm strip of lead II.
 
@@ -75,11 +82,20 @@ def plot_ecg(
     it does on an electrocardiograph's paper, and ends at the edge of the grid. Cutting it at the
     row would print a voltage that was not measured. No filter is applied.
 
+    With ``measurements`` the page also shows what was measured: in every strip ticks at onset and
+    end and a dot at the peak of each P, QRS and T of that lead; along the rhythm strip the beats
+    that are premature, wide or paced, the P waves that no QRS follows and the pacing spikes; under
+    the title rate, PR, QRS, QT, QTc and axes, ``--`` where one is NaN; and a legend. An absent mark
+    is not drawn, nor is one of a lead that was not recorded.
+
     Args:
         record: signal (leads, samples) in mV with NaN for missing samples, rate in Hz, lead names
             in any order. Only the first 10 s are drawn; a shorter record leaves the rest empty.
         title: one line above the page; by default the record's file name, where it has one.
-        caption: text under the title; wrapped, and cut with an ellipsis after five lines.
+        caption: text under the title; wrapped, and cut with an ellipsis after five lines (four
+            with ``measurements``, whose values take one).
+        measurements: of this record at its own rate: ``esi_fast.measure(record.signal, record.fs)``
+            with the leads in standard order.
 
     Returns:
         A matplotlib ``Figure`` with an Agg canvas. Save it without ``bbox_inches="tight"``, which
@@ -87,7 +103,7 @@ def plot_ecg(
 
     Raises:
         ValueError: the signal is not (leads, samples), disagrees with the lead names or has a rate
-            that is not positive.
+            that is not positive; or the measurements are of another rate.
     """
     signal = np.asarray(record.signal, dtype=np.float64)
     fs = float(record.fs)
@@ -97,6 +113,11 @@ def plot_ecg(
         )
     if not fs > 0:
         raise ValueError(f"fs must be positive, got {record.fs}")
+    if measurements is not None and measurements.fs != fs:
+        raise ValueError(
+            f"the measurements are at {measurements.fs:g} Hz and the record at {fs:g} Hz, so their "
+            "samples differ: plot the record that was measured, or measure this one"
+        )
     row_of_lead = {canonical_lead(name): row for row, name in enumerate(record.leads)}
 
     figure, ax = _millimetre_page()
@@ -104,19 +125,30 @@ def plot_ecg(
     for row in range(4):
         _draw_calibration_pulse(ax, _row_line(row))
     absent = []
+    strips = []
     for column, leads in enumerate(_COLUMNS):
-        strip = (column * _COLUMN_SECONDS, (column + 1) * _COLUMN_SECONDS)
+        span = (column * _COLUMN_SECONDS, (column + 1) * _COLUMN_SECONDS)
         for row, lead in enumerate(leads):
             trace = _centred(signal, row_of_lead.get(lead))
             if trace is None:
                 absent.append(lead)
-            _draw_strip(ax, lead, trace, fs, _row_line(row), *strip)
-    rhythm = _centred(signal, row_of_lead.get(_RHYTHM_LEAD))
-    _draw_strip(ax, _RHYTHM_LEAD, rhythm, fs, _row_line(3), 0.0, PAGE_SECONDS)
+            strips.append(_draw_strip(ax, lead, trace, fs, _row_line(row), *span))
+    trace = _centred(signal, row_of_lead.get(_RHYTHM_LEAD))
+    rhythm = _draw_strip(ax, _RHYTHM_LEAD, trace, fs, _row_line(3), 0.0, PAGE_SECONDS)
+
+    values = ""
+    if measurements is not None:
+        for strip in (*strips, rhythm):
+            if strip is not None:
+                draw_fiducials(ax, strip, measurements)
+        if rhythm is not None:
+            draw_rhythm(ax, rhythm, measurements)
+        draw_legend(ax, _GRID_LEFT, _GRID_BOTTOM - 8.5)
+        values = values_line(measurements)
 
     if title is None:
         title = Path(str(getattr(record, "path", ""))).name
-    _draw_texts(ax, title, caption or "", _footer(fs, signal.shape[1] / fs, absent))
+    _draw_texts(ax, title, values, caption or "", _footer(fs, signal.shape[1] / fs, absent))
     return figure
 
 
@@ -188,8 +220,11 @@ def _draw_strip(
     line: float,
     start_s: float,
     end_s: float,
-) -> None:
-    """One lead from ``start_s`` to ``end_s`` with its label; NaN samples leave a gap."""
+) -> Strip | None:
+    """One lead from ``start_s`` to ``end_s`` with its label; NaN samples leave a gap.
+
+    Returns what was drawn, or None where the lead was not recorded.
+    """
     from matplotlib.patches import Rectangle
 
     left = _TRACE_LEFT + start_s * PAPER_SPEED_MM_PER_S
@@ -206,21 +241,17 @@ def _draw_strip(
         zorder=4,
     )
     if trace is None:
-        return
+        return None
     first, last = (round(seconds * fs) for seconds in (start_s, end_s))
     samples = np.arange(first, min(last, trace.size))
-    (drawn,) = ax.plot(
-        _TRACE_LEFT + samples / fs * PAPER_SPEED_MM_PER_S,
-        line + trace[samples] * GAIN_MM_PER_MV,
-        color=_INK,
-        linewidth=_points(0.25),
-        solid_joinstyle="round",
-        zorder=3,
-    )
-    drawn.set_gid(f"{lead} {start_s:g}-{end_s:g} s")
-    drawn.set_clip_path(
-        Rectangle((_GRID_LEFT, _GRID_BOTTOM), _GRID_WIDTH, _GRID_HEIGHT, transform=ax.transData)
-    )
+    x = _TRACE_LEFT + samples / fs * PAPER_SPEED_MM_PER_S
+    y = line + trace[samples] * GAIN_MM_PER_MV
+    (drawn,) = ax.plot(x, y, color=_INK, linewidth=_points(0.25), solid_joinstyle="round", zorder=3)
+    name = f"{lead} {start_s:g}-{end_s:g} s"
+    drawn.set_gid(name)
+    paper = Rectangle((_GRID_LEFT, _GRID_BOTTOM), _GRID_WIDTH, _GRID_HEIGHT, transform=ax.transData)
+    drawn.set_clip_path(paper)
+    return Strip(name, lead, first, x, y, line, paper)
 
 
 def _footer(fs: float, seconds: float, absent: Sequence[str]) -> str:
@@ -237,13 +268,17 @@ def _footer(fs: float, seconds: float, absent: Sequence[str]) -> str:
     return "    ".join(parts)
 
 
-def _draw_texts(ax: Axes, title: str, caption: str, footer: str) -> None:
+def _draw_texts(ax: Axes, title: str, values: str, caption: str, footer: str) -> None:
     # parse_math off: a "$" in somebody's text is a dollar sign.
     top = PAGE_HEIGHT_MM - 6.0
     options: dict[str, Any] = {"va": "top", "color": _INK, "parse_math": False}
     ax.text(_GRID_LEFT, top, title, fontsize=11, fontweight="bold", **options)
-    wrapped = textwrap.wrap(caption, width=165, max_lines=5, placeholder=" …")
-    ax.text(_GRID_LEFT, top - 6.5, "\n".join(wrapped), fontsize=8.5, linespacing=1.25, **options)
+    below, max_lines = top - 6.5, 5
+    if values:
+        ax.text(_GRID_LEFT, below, values, fontsize=8.5, fontweight="bold", **options)
+        below, max_lines = below - 4.5, 4
+    wrapped = textwrap.wrap(caption, width=165, max_lines=max_lines, placeholder=" …")
+    ax.text(_GRID_LEFT, below, "\n".join(wrapped), fontsize=8.5, linespacing=1.25, **options)
     ax.text(_GRID_LEFT, _GRID_BOTTOM - 4.0, footer, fontsize=8, **options)
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogues import open_catalogue
-from esi_fast.signal.measure import intervals_from_machine, r_peaks
+from esi_fast.signal.measure import measure
+from esi_fast.signal.measurements import intervals_from_machine
 from esi_fast.signal.simulate import SimulatedRecord, simulate
 from esi_fast.signal.simulate_plan import FINDINGS
 from esi_fast.signal.simulate_tree import write_tree
@@ -152,7 +153,7 @@ def test_fiducials_are_in_order_and_at_the_peaks(records: list[SimulatedRecord])
 def test_the_detector_finds_the_beats(records: list[SimulatedRecord]) -> None:
     found = total = extra = 0
     for record in records[:200]:
-        detected = r_peaks(record.signal, record.fs)
+        detected = measure(record.signal, record.fs).common["r_peak"]
         truth = record.fiducials["r_peak"][~record.is_pvc]
         inner = truth[(truth > 250) & (truth < record.digital.shape[1] - 250)]
         distance = np.abs(detected[None, :] - inner[:, None]).min(axis=1)

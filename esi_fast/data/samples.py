@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of_report, findings_of
 from esi_fast.data.plan import Planned, Rejection
 from esi_fast.data.settings import BuildSettings
-from esi_fast.data.shard_index import MISSING, SATURATED, UNIT_PER_MV
+from esi_fast.data.shard_index import MISSING, SATURATED
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS, canonical_lead
 from esi_fast.signal.catalogue import Catalogue, CatalogueEntry
-from esi_fast.signal.measure import measure as measure_signal
 from esi_fast.signal.quality import assess_records
 from esi_fast.signal.record_batch import RecordBatch, read_records
 
@@ -147,8 +146,11 @@ class SampleMaker:
         if entries:
             ecg, recordings = self._read(entries)
             flags = assess_records(ecg, self.settings.fs)
+            measured = self._measured(ecg)
             for row, (entry, recording) in enumerate(zip(entries, recordings, strict=True)):
-                outcomes.append(self._outcome(entry, recording, ecg[row], dict(flags[row])))
+                outcomes.append(
+                    self._outcome(entry, recording, ecg[row], dict(flags[row]), measured[row])
+                )
         kept = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, Rejection)]
         if len(kept) < len(ecg):
             ecg = ecg[kept]
@@ -164,6 +166,14 @@ class SampleMaker:
             captions=[caption for _, caption in described],
             rejected=[(entry, why) for entry, why in reasons if isinstance(why, Rejection)],
         )
+
+    def _measured(self, ecg: NDArray[np.int16]) -> list[dict[str, float]]:
+        """What each record measures; nothing where the build does not measure."""
+        if not self.settings.measure:
+            return [{} for _ in ecg]
+        from esi_fast.signal.measure import measure_records  # numba, which takes a second to load
+
+        return [found.measured() for found in measure_records(ecg, self.settings.fs)]
 
     def _read(self, entries: list[CatalogueEntry]) -> tuple[NDArray[np.int16], list[_Recording]]:
         batch = self._read_batch(entries)
@@ -231,6 +241,7 @@ class SampleMaker:
         recording: _Recording,
         ecg: NDArray[np.int16],
         quality: dict[str, Any],
+        measured: dict[str, float],
     ) -> Rejection | _Description:
         settings = self.settings
         if recording.error:
@@ -247,7 +258,7 @@ class SampleMaker:
         ):
             return Rejection("empty", "no lead has a sample")
         try:
-            meta = self._meta(entry, recording, ecg, quality)
+            meta = self._meta(entry, recording, ecg, quality, measured)
             return meta, self._caption(entry, meta["measurements"])
         except ValueError as error:
             return Rejection("description", " ".join(str(error).split()))
@@ -258,12 +269,8 @@ class SampleMaker:
         recording: _Recording,
         ecg: NDArray[np.int16],
         quality: dict[str, Any],
+        measured: dict[str, float],
     ) -> dict[str, Any]:
-        measured = {}
-        if self.settings.measure:
-            signal = ecg.astype(np.float32) / np.float32(UNIT_PER_MV)
-            signal[ecg == MISSING] = np.nan
-            measured = measure_signal(signal, self.settings.fs).measured()
         measurements = {
             name: round(float(value), 3)
             for name, value in {**measured, **entry.measurements}.items()

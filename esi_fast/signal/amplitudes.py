@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.signal.beats import FloatArray, Indices, Marks
+from esi_fast.signal.arrays import FloatArray, Indices, Marks
 from esi_fast.signal.compiled import compiled
 
 LEAST_WAVE_MV = 0.02  # a smaller deflection of the QRS is no Q, R or S (Minnesota code: 0.025 mV)

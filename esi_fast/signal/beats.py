@@ -1,4 +1,4 @@
-"""Heartbeats: QRS complexes found on all leads together, grouped by shape, and their medians.
+"""Heartbeats: QRS complexes found on all leads together, and grouped by shape.
 
 Compiled with numba. Signals are (L, T) float32 in mV; positions are sample indices.
 
@@ -12,15 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from esi_fast.signal.arrays import FloatArray, Indices, Marks, median_few, slopes
 from esi_fast.signal.compiled import compiled, compiled_without_nan
 
-FloatArray = NDArray[np.float32]
-Indices = NDArray[np.int64]
-Marks = NDArray[np.float64]
-
-FLAT_MV = 0.01  # a lead that stays within this range records nothing
-MOST_MISSING = 0.5
-MOST_MV = 1e6  # beyond any voltage
 SLOPE_S = 0.012  # width of the averages whose difference is the slope of the QRS band
 SMOOTHING_S = 0.05  # of the energy, to either side
 REFRACTORY_S = 0.2
@@ -32,90 +26,6 @@ MOST_SHAPES = 6
 # P and T waves as large as a low QRS: nearer to it than this, and of no more than this share of
 # its sharpness.
 COMPANION_S, COMPANION_SHARE = 0.36, 0.85
-MOST_AVERAGED = 32
-
-
-@compiled
-def sort_few(values: NDArray[np.float64]) -> None:
-    """Sort some dozens of values in place."""
-    for i in range(1, values.shape[0]):
-        value = values[i]
-        k = i
-        while k > 0 and values[k - 1] > value:
-            values[k] = values[k - 1]
-            k -= 1
-        values[k] = value
-
-
-@compiled
-def median_few(values: NDArray[np.float64]) -> float:
-    """The median of some dozens of values; NaN of none."""
-    count = values.shape[0]
-    if count == 0:
-        return np.nan
-    ordered = values.copy()
-    sort_few(ordered)
-    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
-
-
-@compiled
-def fill_gaps(signal: FloatArray) -> tuple[FloatArray, NDArray[np.float64]]:
-    """The signal with straight lines across what is missing, and the missing share of each lead."""
-    num_leads, num_samples = signal.shape
-    filled = np.empty((num_leads, num_samples), np.float32)
-    missing = np.zeros(num_leads)
-    for lead in range(num_leads):
-        num_there = 0
-        for i in range(num_samples):
-            filled[lead, i] = signal[lead, i]
-            num_there += abs(signal[lead, i]) <= MOST_MV  # no comparison holds for NaN
-        if num_there == num_samples:
-            continue
-        last = -1  # the last sample that is there
-        for i in range(num_samples):
-            value = signal[lead, i]
-            if not abs(value) <= MOST_MV:
-                missing[lead] += 1
-                continue
-            filled[lead, i] = value
-            if last < i - 1:
-                start = filled[lead, last] if last >= 0 else value
-                step = (value - start) / np.float32(i - last)
-                for k in range(last + 1, i):
-                    filled[lead, k] = start + step * np.float32(k - last)
-            last = i
-        end = filled[lead, last] if last >= 0 else np.float32(0)
-        for k in range(last + 1, num_samples):
-            filled[lead, k] = end
-        missing[lead] /= num_samples
-    return filled, missing
-
-
-@compiled_without_nan
-def ranges(signal: FloatArray) -> FloatArray:
-    """Highest less lowest value of each lead."""
-    spans = np.empty(signal.shape[0], np.float32)
-    for lead in range(signal.shape[0]):
-        low, high = signal[lead, 0], signal[lead, 0]
-        for value in signal[lead]:
-            low, high = min(low, value), max(high, value)
-        spans[lead] = high - low
-    return spans
-
-
-@compiled
-def slopes(signal: FloatArray, width: int, out: FloatArray) -> None:
-    """Mean of the ``width`` samples after each sample less that of those before; 0 at the ends."""
-    out[:] = 0
-    inner = signal.shape[0] - 2 * width
-    if inner < 1:
-        return
-    scale = np.float32(1.0 / width)
-    middle = out[width : width + inner]
-    for k in range(1, width + 1):
-        after, before = signal[width + k :], signal[width - k :]
-        for i in range(inner):
-            middle[i] += (after[i] - before[i]) * scale
 
 
 @compiled_without_nan
@@ -355,109 +265,3 @@ def without_companions(
                 is_beat[members] = False
                 break
     return is_beat
-
-
-@compiled
-def subtract_baseline(signal: FloatArray, knots: Indices, half: int) -> FloatArray:
-    """The signal less a line through its means around the knots, level before and after them."""
-    num_leads, num_samples = signal.shape
-    num_knots = knots.shape[0]
-    out = np.empty((num_leads, num_samples), np.float32)
-    level = np.empty(num_knots, np.float32)
-    ramp = np.arange(num_samples).astype(np.float32)
-    for lead in range(num_leads):
-        for j in range(num_knots):
-            start, end = max(0, knots[j] - half), min(num_samples, knots[j] + half + 1)
-            total = np.float32(0)
-            for i in range(start, end):
-                total += signal[lead, i]
-            level[j] = total / np.float32(max(1, end - start))
-        for i in range(min(num_samples, knots[0])):
-            out[lead, i] = signal[lead, i] - level[0]
-        for j in range(num_knots - 1):
-            start, end = knots[j], knots[j + 1]
-            step = (level[j + 1] - level[j]) / np.float32(max(1, end - start))
-            x, y = signal[lead, start:end], out[lead, start:end]
-            for i in range(x.shape[0]):
-                y[i] = x[i] - level[j] - step * ramp[i]
-        for i in range(knots[num_knots - 1], num_samples):
-            out[lead, i] = signal[lead, i] - level[num_knots - 1]
-    return out
-
-
-@compiled_without_nan
-def sort_columns(rows: FloatArray, num_rows: int) -> None:
-    """Sort every column of the first rows, by a network that compares whole rows.
-
-    Batcher's merge exchange (Knuth, The Art of Computer Programming 3, algorithm 5.2.2M).
-    """
-    if num_rows < 2:
-        return
-    top = 1
-    while 2 * top < num_rows:
-        top *= 2
-    p = top
-    while p > 0:
-        q, r, d = top, 0, p
-        while d > 0:
-            for i in range(num_rows - d):
-                if i & p == r:
-                    low, high = rows[i], rows[i + d]
-                    for k in range(low.shape[0]):
-                        a, b = low[k], high[k]
-                        low[k], high[k] = min(a, b), max(a, b)
-            d = q - p
-            q //= 2
-            r = p
-        p //= 2
-
-
-@compiled
-def median_beat(
-    signal: FloatArray, beats: Indices, first: Indices, last: Indices, before: int, after: int
-) -> FloatArray:
-    """(L, before + after + 1): the median over beats, aligned at index ``before``.
-
-    Args:
-        signal: (L, T) mV.
-        beats: reference of each beat; the first `MOST_AVERAGED` count.
-        first, last: the samples of each beat that count, from ``first`` up to ``last``; where no
-            beat has any, the nearest median is repeated.
-        before, after: how far the median reaches from the reference.
-    """
-    num_leads, num_samples = signal.shape
-    num_beats = min(beats.shape[0], MOST_AVERAGED)
-    length = before + after + 1
-    out = np.zeros((num_leads, length), np.float32)
-    rows = np.empty((num_beats, length), np.float32)
-    counts = np.zeros(length, np.int64)
-    for j in range(num_beats):
-        start = beats[j] - before
-        for k in range(max(0, first[j] - start, -start), min(length, last[j] - start)):
-            counts[k] += 1
-    some = 0  # the first index with a beat
-    while some < length and counts[some] == 0:
-        some += 1
-    if some == length:
-        return out
-    for lead in range(num_leads):
-        for j in range(num_beats):
-            start = beats[j] - before
-            low = min(length, max(0, first[j] - start, -start))
-            high = max(low, min(length, last[j] - start))
-            rows[j, :low] = np.float32(3e38)  # beyond any voltage: sorted to the end
-            rows[j, high:] = np.float32(3e38)
-            rows[j, low:high] = signal[lead, start + low : start + high]
-        sort_columns(rows, num_beats)
-        for k in range(length):
-            count = counts[k]
-            if count % 2:
-                out[lead, k] = rows[count // 2, k]
-            elif count > 0:
-                middle = rows[count // 2 - 1, k] + rows[count // 2, k]
-                out[lead, k] = np.float32(0.5) * middle
-        out[lead, :some] = out[lead, some]
-        for k in range(some + 1, length):
-            if counts[k] == 0:
-                out[lead, k] = out[lead, k - 1]
-    return out

@@ -10,6 +10,10 @@ from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_COMPILED = (
+    "amplitudes", "arrays", "atrial", "beats", "bumps", "compiled", "delineate", "marking",
+    "median_beat", "pacing", "wave_settings", "waves",
+)  # fmt: skip
 # Sums may be reordered, so that they run in SIMD lanes. NaN keeps its meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -32,8 +36,7 @@ def _forget_stale_code() -> None:
     numba compares a function with its own file only: a caller in another file keeps its old code.
     """
     folder = Path(__file__).parent
-    names = ("amplitudes", "beats", "compiled", "delineate", "pacing", "waves")
-    newest = max((folder / f"{name}.py").stat().st_mtime_ns for name in names)
+    newest = max((folder / f"{name}.py").stat().st_mtime_ns for name in _COMPILED)
     for path in (folder / "__pycache__").glob("*.nb[ci]"):
         if path.stat().st_mtime_ns < newest:
             path.unlink(missing_ok=True)

@@ -11,17 +11,8 @@ from numpy.typing import NDArray
 
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal import amplitudes as columns
-from esi_fast.signal.beats import FLAT_MV, MOST_MISSING
-from esi_fast.signal.delineate import (
-    ABSENT,
-    P_END,
-    P_ONSET,
-    QRS_END,
-    QRS_ONSET,
-    T_END,
-    T_ONSET,
-    Delineation,
-)
+from esi_fast.signal.delineate import FLAT_MV, MOST_MISSING, Delineation
+from esi_fast.signal.marking import ABSENT, P_END, P_ONSET, QRS_END, QRS_ONSET, T_END, T_ONSET
 from esi_fast.signal.measurements import axis_in_range
 
 Values = dict[str, float]
@@ -70,7 +61,7 @@ def rhythm(found: Delineation, fs: float) -> tuple[Values, Reasons]:
 
 
 def kinds(found: Delineation, fs: float) -> tuple[Flags, Flags, Flags]:
-    """(num_beats,) each: which beats are premature, which wide and of another shape, which paced."""
+    """(num_beats,) each: which beats are premature, wide and of another shape, paced."""
     num_beats = len(found.beats)
     ms = 1000.0 / fs
     intervals = np.diff(found.beats)
@@ -107,7 +98,7 @@ def intervals(found: Delineation, fs: float) -> tuple[Values, Reasons]:
         "qrs": end - onset,
         "qt": t_end - onset,
     }
-    reasons = {}
+    reasons: Reasons = {}
     if math.isnan(p_onset):
         why = _FLUTTER if found.is_flutter else _NO_P
         reasons |= dict.fromkeys(("p_duration", "pr"), why)

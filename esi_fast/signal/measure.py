@@ -1,6 +1,6 @@
 """Measures a 12-lead ECG as an electrocardiograph does: beats, waves, intervals, axes, voltages.
 
-The loops are compiled with numba (``beats``, ``waves``, ``delineate``, ``amplitudes``); here their
+The loops are compiled with numba (``delineate`` and what it calls); here their
 findings become the values of a report.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
 from esi_fast.signal import intervals
 from esi_fast.signal.amplitudes import SPAN, beat_noise, lead_values
-from esi_fast.signal.delineate import MARKS, SETTINGS, Delineation, delineate
+from esi_fast.signal.delineate import Delineation, delineate
+from esi_fast.signal.marking import MARKS
 from esi_fast.signal.measurements import AMPLITUDES, VALUES, Measurements, with_derived
 from esi_fast.signal.record_batch import MISSING_INT16
+from esi_fast.signal.wave_settings import SETTINGS
 
 Signal = NDArray[np.float32] | NDArray[np.int16]
 
@@ -90,7 +93,7 @@ def _measure(record: NDArray[np.float32] | NDArray[np.int16], fs: float) -> Meas
 def _report(found: Delineation, fs: float, num_samples: int) -> Measurements:
     num_beats = len(found.beats)
     quality = intervals.lead_quality(found)
-    marks = {
+    marks: dict[str, Any] = {
         "num_beats": num_beats,
         "fiducials": {
             lead: dict(zip(MARKS, found.marks[:, row], strict=True))
@@ -101,14 +104,14 @@ def _report(found: Delineation, fs: float, num_samples: int) -> Measurements:
         "lead_quality": quality,
     }
     if num_beats < 3:
-        why = intervals.why_too_few(found, fs, num_samples)
+        reason = intervals.why_too_few(found, fs, num_samples)
         nothing = np.zeros(num_beats, np.bool_)
         return Measurements(
             fs=fs,
             is_premature=nothing,
             is_wide=nothing.copy(),
             is_paced=nothing.copy(),
-            reasons={name: why for name in VALUES if name not in _COUNTS},
+            reasons={name: reason for name in VALUES if name not in _COUNTS},
             **marks,
         )
     limits = intervals.limits_of_median(found)
@@ -128,10 +131,10 @@ def _report(found: Delineation, fs: float, num_samples: int) -> Measurements:
     for row, lead in enumerate(STANDARD_LEADS):
         if not quality[lead] and noise[row] > NOISY * leads[row, SPAN]:
             quality[lead] = f"noisy: beats differ from their median by {1000 * noise[row]:.0f} uV"
+    single: dict[str, Any] = {**with_derived(values), **angles}
     return Measurements(
         fs=fs,
-        **with_derived(values),
-        **angles,
+        **single,
         num_premature=int(is_premature.sum()),
         num_wide=int(is_wide.sum()),
         num_paced=int(is_paced.sum()),

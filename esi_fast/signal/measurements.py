@@ -119,9 +119,7 @@ class Measurements:
         Positions count from the start of the median beat.
         """
         values = {name: getattr(self, name, math.nan) for name in MACHINE_COLUMNS}
-        values |= {
-            name: place for name, place in self.median_beat_marks.items() if name in values
-        }
+        values |= {name: place for name, place in self.median_beat_marks.items() if name in values}
         return {
             name: NOT_MEASURED if math.isnan(value) else value for name, value in values.items()
         }
@@ -129,7 +127,9 @@ class Measurements:
 
 # Single values, in the order of a report: what shards hold.
 VALUES = tuple(
-    item.name for item in fields(Measurements) if item.type in ("float", "int") and item.name != "fs"
+    item.name
+    for item in fields(Measurements)
+    if item.type in ("float", "int") and item.name != "fs"
 )
 
 

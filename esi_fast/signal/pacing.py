@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.signal.beats import FloatArray, Indices
+from esi_fast.signal.arrays import FloatArray, Indices
 from esi_fast.signal.compiled import compiled
 
 LEAST_RATE_HZ = 250.0  # below it a spike is not told from a QRS

@@ -16,14 +16,12 @@ are this project's own.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.signal.beats import FloatArray, Marks, median_few, slopes, sort_few
+from esi_fast.signal.arrays import FloatArray, Marks, highest, median_few, slopes, sort_few
 from esi_fast.signal.compiled import compiled
-
+from esi_fast.signal.wave_settings import Wave
 
 BLOCK_S = 0.04  # of a curve, whose quietest blocks are its noise
 # A QRS: activity of this share of its greatest, with gaps of at most this length, and a weaker part
@@ -31,49 +29,6 @@ BLOCK_S = 0.04  # of a curve, whose quietest blocks are its noise
 QRS_CORE, QRS_GAP_S, QRS_TAIL_S = 0.3, 0.06, 0.07
 MEDIAN_SHARE = 0.5  # of the median lead in the leads' consensus
 FLANK = 0.5  # a local maximum of this share of the greatest is a wave's outer flank
-# Half the width of what is sought as P and as T, s.
-P_HALF_S, T_HALF_S = 0.02, 0.03
-P_BEFORE_QRS_S = 0.04  # at least, from its peak
-# When T is usual after the QRS onset at 60 beats a minute, and the spread of that, s.
-T_TIME_S, T_SPREAD_S = 0.30, 0.10
-
-
-class Wave(NamedTuple):
-    """How one kind of wave is marked.
-
-    Attributes:
-        width: of the averages whose difference is the slope, s.
-        onset, end: where a wave begins and ends: share of the velocity's maximum on that flank.
-        noise_at_onset, noise_at_end: the least threshold, in units of the quiet velocity.
-        quiet: how long the velocity must stay below, s.
-        lead_width, lead_onset, lead_end, lead_noise_at_onset, lead_noise_at_end, lead_quiet: the
-            same for a single lead.
-        core: a lead's flanks are where its slope first and last reaches this share of its greatest.
-        onset_bias, end_bias: a lead's usual limit after the common one, s.
-        onset_trust, end_trust: part of a lead's own deviation that counts where its wave is clear.
-        doubt: slope of a wave, in units of the lead's noise, whose deviation counts half of that.
-        furthest: the greatest deviation of a lead that counts, s.
-    """
-
-    width: float
-    onset: float
-    end: float
-    noise_at_onset: float
-    noise_at_end: float
-    quiet: float
-    lead_width: float
-    lead_onset: float
-    lead_end: float
-    lead_noise_at_onset: float
-    lead_noise_at_end: float
-    lead_quiet: float
-    core: float
-    onset_bias: float
-    end_bias: float
-    onset_trust: float
-    end_trust: float
-    doubt: float
-    furthest: float
 
 
 @compiled
@@ -173,16 +128,6 @@ def quiet_after(curve: FloatArray, start: int, stop: int, threshold: float, run:
 
 
 @compiled
-def highest(curve: FloatArray, low: int, high: int) -> int:
-    """Index of the greatest value within [low, high], the first of equal ones."""
-    best = low
-    for i in range(low + 1, high + 1):
-        if curve[i] > curve[best]:
-            best = i
-    return best
-
-
-@compiled
 def outer_flank(curve: FloatArray, low: int, high: int, from_left: bool) -> int:
     """The outermost local maximum within [low, high] that is high enough to be a wave's flank."""
     greatest = np.float32(0)
@@ -233,8 +178,8 @@ def qrs_limits(
 
 @compiled
 def wave_limits(
-    velocity: FloatArray, noise: float, peak: int, low: int, high: int, reach: tuple[int, int], fs: float,
-    wave: Wave,
+    velocity: FloatArray, noise: float, peak: int, low: int, high: int, reach: tuple[int, int],
+    fs: float, wave: Wave,
 ) -> tuple[float, float]:  # fmt: skip
     """Onset and end of the P or T wave about ``peak`` within [low, high].
 
@@ -305,7 +250,7 @@ def lead_limits(
 def first_quiet(
     curve: FloatArray, start: int, stop: int, step: int, threshold: float, run: int
 ) -> float:
-    """From ``start`` towards ``stop``: where the curve stays below for ``run`` samples, or there."""
+    """From ``start`` towards ``stop``: where the curve stays low for ``run`` samples, or there."""
     count = 0
     i = start
     while i != stop and 0 <= i < curve.shape[0] and (stop - i) * step > 0:
@@ -350,70 +295,3 @@ def lean(
             deviation = min(max(own[lead] - marks[lead], -furthest), furthest)
             marks[lead] += trust * clarity[lead] / (clarity[lead] + doubt) * deviation
     return marks
-
-
-@compiled
-def bump_energy(beat: FloatArray, usable: NDArray[np.bool_], half: int) -> FloatArray:
-    """(N,): how far the mean of 2 ``half`` + 1 samples stands off its surroundings, mV^2.
-
-    Squared and summed over leads; the surroundings are 2 ``half`` samples to either side.
-    """
-    num_leads, length = beat.shape
-    energy = np.zeros(length, np.float32)
-    total = np.zeros(length + 1)
-    for lead in range(num_leads):
-        if not usable[lead]:
-            continue
-        for i in range(length):
-            total[i + 1] = total[i] + beat[lead, i]
-        for i in range(length):
-            a, b = max(0, i - half), min(length, i + half + 1)
-            low, high = max(0, i - 3 * half), min(length, i + 3 * half + 1)
-            middle = (total[b] - total[a]) / (b - a)
-            left = (total[a] - total[low]) / (a - low) if a > low else beat[lead, 0]
-            right = (total[high] - total[b]) / (high - b) if high > b else beat[lead, length - 1]
-            energy[i] += (middle - 0.5 * (left + right)) ** 2
-    return energy
-
-
-@compiled
-def find_t(
-    beat: FloatArray, usable: NDArray[np.bool_], qrs: tuple[int, int], last: int, rr: float,
-    fs: float,
-) -> int:  # fmt: skip
-    """Index of the T wave, the bump after the QRS that stands out most near its usual time; or -1.
-
-    The usual time is 0.30 s after the QRS onset at 60 beats a minute, and goes with the cube root
-    of the RR interval (samples).
-    """
-    start = qrs[1] + round(0.02 * fs)
-    if start + round(0.1 * fs) >= beat.shape[1]:
-        return -1
-    energy = bump_energy(beat[:, start:], usable, round(T_HALF_S * fs))
-    usual = qrs[0] + T_TIME_S * fs * (rr / fs) ** (1 / 3)
-    best, peak = 0.0, -1
-    last = min(last, qrs[1] + round(0.45 * fs)) - start
-    for i in range(round(0.03 * fs), min(energy.shape[0] - 1, last)):
-        if energy[i] > energy[i - 1] and energy[i] >= energy[i + 1]:
-            z = (start + i - usual) / (T_SPREAD_S * fs)
-            height = np.sqrt(energy[i]) * np.exp(-0.5 * z * z)
-            if height > best:
-                best, peak = height, start + i
-    return peak
-
-
-@compiled
-def find_p(
-    beat: FloatArray, usable: NDArray[np.bool_], first: int, qrs_onset: int, fs: float
-) -> int:
-    """Index of the bump from ``first`` to the QRS that stands out most; or -1."""
-    stop = qrs_onset - round(0.004 * fs)
-    first = max(1, first)
-    if stop - first < round(0.05 * fs):
-        return -1
-    energy = bump_energy(beat[:, :stop], usable, round(P_HALF_S * fs))
-    best, peak = np.float32(0), -1
-    for i in range(first, qrs_onset - round(P_BEFORE_QRS_S * fs)):
-        if energy[i] > energy[i - 1] and energy[i] >= energy[i + 1] and energy[i] > best:
-            best, peak = energy[i], i
-    return peak
