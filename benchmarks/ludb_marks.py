@@ -89,7 +89,8 @@ class MarkScore:
     @property
     def f1(self) -> float:
         """Harmonic mean of the two."""
-        return 2 * self.num_matched / max(1, 2 * self.num_matched + self.num_missed + self.num_false)
+        wrong = self.num_missed + self.num_false
+        return 2 * self.num_matched / max(1, 2 * self.num_matched + wrong)
 
     @property
     def mean_ms(self) -> float:
@@ -225,9 +226,7 @@ def mark_with_esi_fast(signal: npt.NDArray[np.float32], fs: float) -> dict[str, 
     }
 
 
-def mark_with_neurokit(
-    signal: npt.NDArray[np.float32], fs: float, method: str
-) -> dict[str, Marks]:
+def mark_with_neurokit(signal: npt.NDArray[np.float32], fs: float, method: str) -> dict[str, Marks]:
     """neurokit2's cleaning, R peaks and ``ecg_delineate``, lead by lead.
 
     A lead in which it fails counts as one without marks.

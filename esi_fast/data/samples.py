@@ -341,6 +341,15 @@ def _has_leads(recording: _Recording, settings: BuildSettings) -> bool:
     return named.issuperset(settings.leads)
 
 
+def compile_measuring() -> None:
+    """Have the measuring compiled and cached, so that the workers need not each do it."""
+    from esi_fast.signal.measure import measure_records
+
+    time = np.arange(2500) / 500
+    beats = np.tile(np.exp(-(((time % 1 - 0.5) / 0.01) ** 2)), (1, 12, 1))
+    measure_records(beats.astype(np.float32), 500.0)
+
+
 @lru_cache(maxsize=1 << 16)  # 800,000 reports repeat each other
 def _said(statements: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """Findings and concept key of a report."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from esi_fast.leads import STANDARD_LEADS, lead_indices
+from esi_fast.signal.measurements import HIGHEST_RATE, LOWEST_RATE
 
 Longer = Literal["start", "center", "reject"]
 Shorter = Literal["pad", "reject"]
@@ -57,6 +58,11 @@ class BuildSettings:
                 raise ValueError(f"{name} is {value}, it must be positive")
         if not 0.5 <= self.fs <= 1e6:
             raise ValueError(f"fs is {self.fs}, it must be in 0.5..1000000 Hz")
+        if self.measure and not LOWEST_RATE <= self.fs <= HIGHEST_RATE:
+            raise ValueError(
+                f"fs is {self.fs} Hz, beyond what can be measured ({LOWEST_RATE} to "
+                f"{HIGHEST_RATE} Hz); give --no-measure"
+            )
         if self.fs * self.duration > MAX_SAMPLES:
             raise ValueError(
                 f"duration is {self.duration} s, at {self.fs:g} Hz it must be "

@@ -23,7 +23,7 @@ from typing import Any
 from esi_fast.cqa.caption import CaptionDictionary
 from esi_fast.data.journal import Journal, compare_settings, is_whole, remove_journal
 from esi_fast.data.plan import PlannedShard, plan_shards
-from esi_fast.data.samples import SampleMaker
+from esi_fast.data.samples import SampleMaker, compile_measuring
 from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import (
     FORMAT,
@@ -150,7 +150,10 @@ def write_shards(
         maker.witness = next((one["witness"] for one in reversed(journal.shards)), "")
         plan = _Counted(plan_shards(catalogue, settings, excluded))
         ours = (shard for shard in plan if part is None or part.has(shard))
-        with Workers(maker, workers or len(os.sched_getaffinity(0)), progress) as pool:
+        num_workers = workers or len(os.sched_getaffinity(0))
+        if settings.measure and num_workers > 1:
+            compile_measuring()
+        with Workers(maker, num_workers, progress) as pool:
             _write(journal, maker, pool, ours, progress)
         if plan.num_records == 0:
             raise ValueError(f"no records in {catalogue.root}")

@@ -175,8 +175,8 @@ def delineate(signal: FloatArray, fs: float, settings: Settings) -> Delineation:
         to_next = median_few(intervals[followed]) if followed.shape[0] else rr
         after = round(min(0.7 * fs, max(0.3 * fs, to_next + 0.05 * fs)))
         beat = median_beat(level, aligned[members], first[members], last[members], before, after)
-        offset = before - aligned[members[0]]
-        qrs = (common[QRS_ONSET, members[0]] + offset, common[QRS_END, members[0]] + offset)
+        limits = qrs_of_group[number]
+        qrs = (before + round(limits[0]), before + round(limits[1]))
         must_end = round(before + to_next - 0.12 * fs)
         t, t_onset, t_peak, t_end = mark_t(beat, usable, qrs, must_end, to_next, fs, settings)
         if not np.isnan(t[2]):
@@ -245,12 +245,13 @@ def delineate(signal: FloatArray, fs: float, settings: Settings) -> Delineation:
             fs,
             extra_p,
         )
+        extra_p += round(p[0]) - low
         if is_flutter:
             continue
         median_marks[P_ONSET], median_marks[P_PEAK], median_marks[P_END] = p
         for j in range(num_beats):
             # Beats of other shapes are aligned by their onset.
-            start = common[QRS_ONSET, j] - qrs[0]
+            start = aligned[j] + round(qrs_of_group[group[j], 0]) - qrs[0]
             furthest = round(settings.p_shift * fs)
             shift, correlation, size = best_shift(level, usable, start + low, pattern, furthest)
             is_usual = group[j] == dominant and shift == 0

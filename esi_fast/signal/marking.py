@@ -62,7 +62,7 @@ def mark_qrs(
         start = aligned[j] - before
         common[QRS_ONSET, j] = min(max(0, start + round(onset)), last)
         common[QRS_END, j] = min(max(0, start + round(end)), last)
-        common[R_PEAK, j] = aligned[j]
+        common[R_PEAK, j] = min(max(common[QRS_ONSET, j], aligned[j]), common[QRS_END, j])
         for lead in range(num_leads):
             if usable[lead]:
                 low = min(max(0, start + round(onsets[lead])), last)
@@ -117,7 +117,8 @@ def mark_t(
     for lead in range(num_leads):
         start = min(max(0, round(onsets[lead])), length - 1)
         stop = min(max(start, round(ends[lead])), length - 1)
-        low, high = max(qrs[1], peak - round(0.06 * fs)), min(length - 1, peak + round(0.06 * fs))
+        low = min(max(start, peak - round(0.06 * fs)), stop)
+        high = max(low, min(stop, peak + round(0.06 * fs)))
         peaks[lead] = furthest_from_line(beat[lead], start, stop, low, high)
     return (onset, float(peak), end), onsets, peaks, ends
 
@@ -177,7 +178,7 @@ def place(
             continue
         onset = start + round(found[0][lead])
         marks[rows[1], lead, beat] = peak
-        marks[rows[0], lead, beat] = onset if onset >= 0 else ABSENT
+        marks[rows[0], lead, beat] = onset if 0 <= onset < num_samples else ABSENT
         marks[rows[2], lead, beat] = end if end < num_samples else ABSENT
 
 

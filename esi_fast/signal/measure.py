@@ -18,14 +18,20 @@ from esi_fast.signal import intervals
 from esi_fast.signal.amplitudes import SPAN, beat_noise, lead_values
 from esi_fast.signal.delineate import Delineation, delineate
 from esi_fast.signal.marking import MARKS
-from esi_fast.signal.measurements import AMPLITUDES, VALUES, Measurements, with_derived
+from esi_fast.signal.measurements import (
+    AMPLITUDES,
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    VALUES,
+    Measurements,
+    with_derived,
+)
 from esi_fast.signal.record_batch import MISSING_INT16
 from esi_fast.signal.wave_settings import SETTINGS
 
 Signal = NDArray[np.float32] | NDArray[np.int16]
 
 NOISY = 0.2  # of the QRS from peak to peak: where beats differ by more, the lead is noisy
-_LOWEST_RATE, _HIGHEST_RATE = 50, 10_000
 _COUNTS = tuple(name for name in VALUES if name.startswith("num_"))
 
 
@@ -34,7 +40,8 @@ def measure(signal: NDArray[np.floating], fs: float) -> Measurements:
 
     Args:
         signal: (12, T), leads in standard order, mV, NaN where samples are missing.
-        fs: sampling rate, Hz; 100 and more. Below 250 no pacing spikes are sought.
+        fs: sampling rate, Hz; 100 and more, where widths matter. Below 250 no pacing spikes are
+            sought.
 
     Returns:
         ``Measurements``: its fields say what each value is. What cannot be measured is NaN, with
@@ -49,7 +56,9 @@ def measure(signal: NDArray[np.floating], fs: float) -> Measurements:
         raise ValueError(f"signal has dtype {signal.dtype}: it must be real numbers, in mV")
     if signal.ndim != 2 or signal.shape[0] != NUM_LEADS or signal.shape[1] == 0:
         raise ValueError(f"signal must be (12, T) with T >= 1, not {signal.shape}")
-    return measure_records(signal.astype(np.float32, copy=False)[None], fs)[0]
+    with np.errstate(over="ignore"):  # what is beyond any voltage counts as missing
+        signal = signal.astype(np.float32, copy=False)
+    return measure_records(signal[None], fs)[0]
 
 
 def measure_records(signal: Signal, fs: float, *, threads: int = 1) -> list[Measurements]:
@@ -70,8 +79,8 @@ def measure_records(signal: Signal, fs: float, *, threads: int = 1) -> list[Meas
         raise ValueError(f"signal has dtype {signal.dtype}: it must be float32 (mV) or int16 (uV)")
     if signal.ndim != 3 or signal.shape[1] != NUM_LEADS or signal.shape[2] == 0:
         raise ValueError(f"signal must be (n, 12, T) with T >= 1, not {signal.shape}")
-    if not _LOWEST_RATE <= fs <= _HIGHEST_RATE:
-        raise ValueError(f"fs must be in {_LOWEST_RATE}..{_HIGHEST_RATE} Hz, not {fs}")
+    if not LOWEST_RATE <= fs <= HIGHEST_RATE:
+        raise ValueError(f"fs must be in {LOWEST_RATE}..{HIGHEST_RATE} Hz, not {fs}")
     if threads < 0:
         raise ValueError(f"threads must be 0 (all CPUs) or more, got {threads}")
     num_threads = min(threads or len(os.sched_getaffinity(0)), len(signal))
@@ -86,7 +95,8 @@ def _measure(record: NDArray[np.float32] | NDArray[np.int16], fs: float) -> Meas
         missing = record == MISSING_INT16
         record = record.astype(np.float32) / np.float32(1000)
         record[missing] = np.nan
-    found = delineate(np.ascontiguousarray(record), fs, SETTINGS)
+    # numba compiles anew for what is read-only or has strides of its own.
+    found = delineate(np.require(record, requirements=["C", "W"]), fs, SETTINGS)
     return _report(found, fs, record.shape[1])
 
 

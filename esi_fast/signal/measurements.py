@@ -22,6 +22,7 @@ MACHINE_COLUMNS = (
     "rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end", "p_axis", "qrs_axis",
     "t_axis",
 )  # fmt: skip
+LOWEST_RATE, HIGHEST_RATE = 50, 10_000  # of a signal that can be measured, Hz
 # Rows of a lead's table of amplitudes.
 AMPLITUDES = ("p", "q", "r", "s", "t", "j", "st60")
 

@@ -15,6 +15,8 @@ LEAST_SHARE = 0.75  # of which the spike must be this share
 LEAST_MV = 0.2  # in
 LEAST_LEADS = 3
 APART_S = 0.02
+MOST_PER_S = 7
+DECAY_S = 0.014  # what an amplifier leaves of a spike is over
 
 
 @compiled
@@ -25,7 +27,8 @@ def find_spikes(signal: FloatArray, usable: NDArray[np.bool_], fs: float) -> Ind
     count = 0
     if fs < LEAST_RATE_HZ:
         return found[:0]
-    flank, far = round(FLANK_S * fs), round(SURROUNDINGS_S * fs)
+    flank = round(FLANK_S * fs)
+    far = max(flank + 1, round(SURROUNDINGS_S * fs))
     num_with = np.zeros(num_samples, np.int8)
     height = np.zeros(num_samples, np.float32)
     for lead in range(num_leads):
@@ -49,16 +52,17 @@ def find_spikes(signal: FloatArray, usable: NDArray[np.bool_], fs: float) -> Ind
             i = end
         else:
             i += 1
-    return found[:count]
+    # No pacemaker fires that often: it is noise.
+    return found[:0] if count > MOST_PER_S * num_samples / fs else found[:count]
 
 
 @compiled
 def remove_spikes(signal: FloatArray, spikes: Indices, fs: float) -> None:
     """Replace each spike by a straight line, in place."""
     num_samples = signal.shape[1]
-    half = round(FLANK_S * fs)
+    before, after = round(FLANK_S * fs), round(DECAY_S * fs)
     for spike in spikes:
-        low, high = max(0, spike - half), min(num_samples - 1, spike + half)
+        low, high = max(0, spike - before), min(num_samples - 1, spike + after)
         for lead in range(signal.shape[0]):
             step = (signal[lead, high] - signal[lead, low]) / np.float32(high - low)
             for i in range(low + 1, high):

@@ -24,9 +24,9 @@ from esi_fast.signal.compiled import compiled
 from esi_fast.signal.wave_settings import Wave
 
 BLOCK_S = 0.04  # of a curve, whose quietest blocks are its noise
-# A QRS: activity of this share of its greatest, with gaps of at most this length, and a weaker part
-# of at most that before and after.
-QRS_CORE, QRS_GAP_S, QRS_TAIL_S = 0.3, 0.06, 0.07
+# A QRS: activity of this share of its greatest, with gaps of at most this length where they fall
+# below that share, else of twice that, and a weaker part of at most that before and after.
+QRS_CORE, QRS_GAP_S, QRS_QUIET, QRS_TAIL_S = 0.3, 0.06, 0.12, 0.07
 MEDIAN_SHARE = 0.5  # of the median lead in the leads' consensus
 FLANK = 0.5  # a local maximum of this share of the greatest is a wave's outer flank
 
@@ -144,6 +144,20 @@ def outer_flank(curve: FloatArray, low: int, high: int, from_left: bool) -> int:
 
 
 @compiled
+def outermost(velocity: FloatArray, centre: int, step: int, gap: int) -> int:
+    """The last strong activity of a QRS from its centre on, before a gap that is quiet or long."""
+    strong, quiet = QRS_CORE * velocity[centre], QRS_QUIET * velocity[centre]
+    last, lowest = centre, velocity[centre]
+    i = centre
+    while 0 <= i < velocity.shape[0] and abs(i - last) <= (gap if lowest < quiet else 2 * gap):
+        lowest = min(lowest, velocity[i])
+        if velocity[i] >= strong:
+            last, lowest = i, velocity[i]
+        i += step
+    return last
+
+
+@compiled
 def qrs_limits(
     beat: FloatArray, usable: NDArray[np.bool_], reference: int, fs: float, wave: Wave
 ) -> tuple[float, float]:
@@ -157,18 +171,9 @@ def qrs_limits(
         return np.nan, np.nan
     run = max(2, round(wave.quiet * fs))
     # The outermost strong activity: what begins beyond a gap is another wave.
-    first, last = centre, centre
-    gap, strong = round(QRS_GAP_S * fs), QRS_CORE * velocity[centre]
-    i = centre
-    while i >= 0 and first - i <= gap:
-        if velocity[i] >= strong:
-            first = i
-        i -= 1
-    i = centre
-    while i < length and i - last <= gap:
-        if velocity[i] >= strong:
-            last = i
-        i += 1
+    gap = round(QRS_GAP_S * fs)
+    first = outermost(velocity, centre, -1, gap)
+    last = outermost(velocity, centre, 1, gap)
     tail = round(QRS_TAIL_S * fs)
     threshold = max(wave.onset * velocity[centre], wave.noise_at_onset * noise)
     onset = quiet_before(velocity, first, max(0, first - tail), threshold, run)
