@@ -75,7 +75,7 @@ def test_the_scores_in_the_readme_are_those_of_the_committed_run() -> None:
 
 def test_the_speeds_in_the_readme_are_those_of_the_committed_run() -> None:
     rows = []
-    for name in ("signal", "loader", "shard"):
+    for name in ("signal", "loader", "shard", "measure"):
         with (ROOT / "benchmarks" / f"{name}.csv").open() as file:
             rows += csv.DictReader(line for line in file if not line.startswith("#"))
     shown = {
@@ -85,8 +85,27 @@ def test_the_speeds_in_the_readme_are_those_of_the_committed_run() -> None:
         for ratios in [[float(row[name]) for name in ("ratio", "ratio_min", "ratio_max")]]
     }
     table = re.findall(r"^\| .* \| (\d+) \| ([\d.]+ \([\d. ]+\)) \| .* \|$", README, re.MULTILINE)
-    assert len(table) == 11 + 6
+    assert len(table) == 11 + 6 + 4
     assert set(table) <= shown
+
+
+def test_the_accuracy_in_the_readme_is_that_of_the_committed_run() -> None:
+    with (ROOT / "benchmarks" / "measure_ludb.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    by_mark = {(row["method"], row["mark"]): row for row in rows}
+    for method in ("esi_fast", "neurokit2 dwt", "neurokit2 prominence"):
+        cells = [method]
+        for peak, marks in (
+            ("r_peak", ("qrs_onset", "qrs_end")),
+            ("p_peak", ("p_onset", "p_end")),
+            ("t_peak", ("t_end",)),
+        ):
+            cells.append(f"{float(by_mark[method, peak]['f1']):.3f}")
+            deviations = [by_mark[method, mark]["sd_ms"] for mark in marks]
+            cells.append(f"{', '.join(deviations)} ms")
+        assert f"| {' | '.join(cells)} |" in README
+        false = f"{float(by_mark[method, 'p_peak']['false_per_af_beat']):.2f}"
+        assert false in README.split("False P waves a beat in atrial fibrillation:")[1][:120]
 
 
 def test_the_shares_in_the_readme_are_those_of_the_committed_sweep() -> None:

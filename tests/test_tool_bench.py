@@ -98,6 +98,7 @@ def test_the_accuracy_table_is_whole(quick: tuple[str, Path, Path]) -> None:
     "arguments",
     [(), ("speed",), ("loader", "--shard"), ("signal", "--no"), ("signal", "--csv"),
      ("signal", "--csv", "/no/x.csv"),
+     ("measure", "--accuracy-csv", "x.csv"), ("measure", "--ludb", "/tmp"),
      ("signal", "--accuracy-csv", "/tmp"), ("signal", "--shard", "--accuracy-csv", "x.csv")],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments: tuple[str, ...]) -> None:
