@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from esi_fast.retriever import Document as Document
     from esi_fast.retriever import Retriever as Retriever
     from esi_fast.signal.measure import measure as measure
+    from esi_fast.signal.measure import measure_records as measure_records
     from esi_fast.signal.record_batch import read_records as read_records
     from esi_fast.signal.records import ECGRecord as ECGRecord
     from esi_fast.signal.records import read_record as read_record
@@ -42,6 +43,7 @@ _HOME = {
     "Document": "retriever",
     "Retriever": "retriever",
     "measure": "signal.measure",
+    "measure_records": "signal.measure",
     "ECGRecord": "signal.records",
     "read_record": "signal.records",
     "read_records": "signal.record_batch",
