@@ -11,7 +11,8 @@ from benchmarks.ludb_marks import MARK_NAMES
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(x for x in path.open() if not x.startswith("#")))
+    lines = path.read_text().splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
 def test_a_quick_run_gives_both_tables(shared_data: Path, root: Path, tmp_path: Path) -> None:

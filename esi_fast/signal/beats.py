@@ -19,7 +19,7 @@ SLOPE_S = 0.012  # width of the averages whose difference is the slope of the QR
 SMOOTHING_S = 0.05  # of the energy, to either side
 REFRACTORY_S = 0.2
 BEAT_SHARE = 0.25  # of the usual height of the energy: what is lower is no beat
-# A beat stands out from half of the record by this factor, or there is nothing but noise.
+# A beat stands out from the quietest quarter of the record by this factor, or there is only noise.
 LEAST_CONTRAST = 2.0
 SHAPE_S = 0.06  # of a complex, to either side of its reference: what is compared
 SHIFT_S = 0.04  # furthest that a complex is shifted to fit
@@ -87,12 +87,13 @@ def qrs_energy(slope: FloatArray, scale: FloatArray, fs: float) -> FloatArray:
 
 
 @compiled
-def middle(curve: FloatArray) -> float:
-    """About the median of a curve: of every 50th part of it."""
+def quietest(curve: FloatArray) -> float:
+    """About the lower quartile of a curve: of every 50th part of it."""
     few = np.empty(50)
     for k in range(50):
         few[k] = curve[k * curve.shape[0] // 50]
-    return median_few(few)
+    sort_few(few)
+    return float(few[12])
 
 
 @compiled
@@ -124,7 +125,7 @@ def highest_apart(energy: FloatArray, fs: float) -> Indices:
         heights[k] = energy[kept[k]]
     sort_few(heights)
     usual = heights[num_usual * 3 // 4]
-    least = max(BEAT_SHARE * usual, LEAST_CONTRAST * middle(energy))
+    least = max(BEAT_SHARE * usual, LEAST_CONTRAST * quietest(energy))
     taken[:] = False
     for k in range(num_kept):
         taken[kept[k]] = energy[kept[k]] > least
