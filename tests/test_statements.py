@@ -44,7 +44,7 @@ TABLE = {
     "Atrial flutter with variable A-V conduction": "atrial_flutter",
     "Supraventricular tachycardia": "supraventricular_tachycardia",
     "PSVT": "supraventricular_tachycardia",
-    "Multifocal atrial tachycardia": "atrial_tachycardia",
+    "Multifocal atrial tachycardia": "multifocal_atrial_tachycardia",
     "Possible ectopic atrial rhythm": "ectopic_atrial_rhythm",
     "Accelerated junctional rhythm": "junctional_rhythm",
     "Wide QRS tachycardia": "wide_qrs_tachycardia",
