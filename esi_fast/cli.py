@@ -24,6 +24,9 @@ _EXTRA_OF_MODULE = {
     "sklearn": "eval",
     "jinja2": "eval",
     "scipy": "eval",
+    "hnswlib": "cqa",
+    "httpx": "cqa",
+    "pypdf": "cqa",
 }
 
 

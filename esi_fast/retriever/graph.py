@@ -1,0 +1,89 @@
+"""hnswlib behind a guard: nothing reaches it that could crash it or make it answer nonsense.
+
+The library checks neither a query's dimension nor its numbers, stores neither dimension nor space
+in its file, follows whatever links a damaged file holds, and must not search while it adds. So all
+arguments are checked before they come here, callers hold a lock, and a file is a cache: it is
+loaded only if its bytes are those that were written.
+
+Source: Malkov & Yashunin 2018, "Efficient and robust approximate nearest neighbor search using
+Hierarchical Navigable Small World graphs".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+M = 16
+EF_CONSTRUCTION = 200
+EF = 64
+SEED = 100
+PARAMETERS = {"space": "ip", "M": M, "ef_construction": EF_CONSTRUCTION, "seed": SEED}
+
+
+class Graph:
+    """A hierarchical small-world graph over unit vectors, by inner product.
+
+    Args:
+        dimension: of the vectors.
+        threads: for building; with 1 the same vectors always give the same graph.
+
+    Raises:
+        ModuleNotFoundError: hnswlib is not installed.
+    """
+
+    def __init__(self, dimension: int, threads: int = 1) -> None:
+        self.dimension = dimension
+        self._threads = threads
+        self._index = _empty_index(dimension)
+        self._index.init_index(
+            max_elements=1, M=M, ef_construction=EF_CONSTRUCTION, random_seed=SEED
+        )
+        self._index.set_ef(EF)
+
+    def __len__(self) -> int:
+        return int(self._index.get_current_count())
+
+    def add(self, vectors: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
+        """Adds unit vectors (n, dimension) under their positions (n,)."""
+        wanted = len(self) + len(vectors)
+        if wanted > self._index.get_max_elements():
+            self._index.resize_index(max(wanted, len(self) + len(self) // 2))
+        self._index.add_items(vectors, positions, num_threads=self._threads)
+
+    def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Positions (m, count) of about the nearest vectors to unit queries (m, dimension).
+
+        ``count`` is at most ``len(self)``; the search looks at ``max(count, EF)`` candidates.
+
+        Raises:
+            RuntimeError: fewer than ``count`` vectors can be reached from the graph's entry.
+        """
+        labels, _ = self._index.knn_query(queries, k=count, num_threads=1)
+        return np.asarray(labels).astype(np.int64)
+
+    def save(self, path: Path) -> None:
+        """Writes the library's own file."""
+        self._index.save_index(str(path))
+
+    @classmethod
+    def load(cls, path: Path, dimension: int, threads: int = 1) -> Graph:
+        """Reads a file that ``save`` wrote; its bytes must have been verified before.
+
+        Raises:
+            RuntimeError: the library refuses the file.
+        """
+        graph = cls(dimension, threads)
+        graph._index = _empty_index(dimension)
+        graph._index.load_index(str(path))
+        graph._index.set_ef(EF)
+        return graph
+
+
+def _empty_index(dimension: int) -> Any:
+    import hnswlib
+
+    return hnswlib.Index(space="ip", dim=dimension)
