@@ -18,8 +18,8 @@ from esi_fast.cqa.caption import (
     findings_of,
     prompts_for,
 )
-from esi_fast.cqa.checks import claims_of, forbidden_claims
 from esi_fast.cqa.dictionary import Description
+from esi_fast.cqa.polarity import claims_of, forbidden_claims
 
 NORMAL = {"heart_rate": 64.0, "pr": 160.0, "qrs": 92.0, "qtc_bazett": 410.0, "qrs_axis": 45.0}
 # The lines of the simulator and some of real devices.
@@ -62,7 +62,7 @@ def test_findings_come_first_then_values_then_looks_then_person_then_limits(
         age=65.4,
         sex="male",
         dictionary=dictionary,
-        max_words=200,
+        max_tokens=200,
     )
     parts = [
         "inus rhythm",
@@ -107,7 +107,7 @@ def test_every_finding_is_named_and_each_name_is_in_a_prompts_sentence(
 ) -> None:
     for seed, line in enumerate(LINES):
         for concept in findings_of([line]):
-            text = compose([line], dictionary=dictionary, seed=seed, max_words=0).text
+            text = compose([line], dictionary=dictionary, seed=seed, max_tokens=0).text
             assert display_name(concept).casefold() in text.casefold()
     texts = {compose(["Atrial fibrillation"], seed=seed).text for seed in range(50)}
     assert texts == set(prompts_for("atrial_fibrillation"))
@@ -231,7 +231,7 @@ def test_no_caption_of_any_pair_of_findings_contradicts_itself(
         if set(pair) == {"Left axis deviation", "Right axis deviation"}:
             continue  # the report itself contradicts itself
         caption = compose(
-            ["Sinus rhythm", *pair], measurements=NORMAL, dictionary=dictionary, max_words=300
+            ["Sinus rhythm", *pair], measurements=NORMAL, dictionary=dictionary, max_tokens=300
         )
         clash = claims_of(caption.text) & (forbidden_claims(caption.findings) - {"normal_ecg"})
         assert not clash, (pair, caption.text)
@@ -322,7 +322,7 @@ def test_a_small_budget_cuts_everything_but_findings_and_limits(
     lines = [*LINES[:2], *LINES[5:15], LINES[18]]
     for budget in (0, 20, 72, 400):
         caption = compose(
-            lines, measurements=NORMAL, age=50, dictionary=dictionary, max_words=budget
+            lines, measurements=NORMAL, age=50, dictionary=dictionary, max_tokens=budget
         )
         for concept in findings_of(lines):
             assert display_name(concept).casefold() in caption.text.casefold()

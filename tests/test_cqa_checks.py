@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from esi_fast.cqa.checks import CHECKS, Allowed, claims_of, forbidden_claims, run_checks
+from esi_fast.cqa.checks import CHECKS, Allowed, run_checks
 from esi_fast.cqa.concepts import WALLS_OF_WORD
 from esi_fast.cqa.dictionary import CaptionDictionary, Description
 from esi_fast.cqa.generate import Request, TemplateBackend, describe, describe_all
 from esi_fast.cqa.knowledge import passage_retriever, passages
+from esi_fast.cqa.polarity import claims_of, forbidden_claims
 from esi_fast.cqa.statements import Statement, normalize, statements_of
 
 

@@ -7,17 +7,18 @@ intervals, what the findings look like, who the ECG is of, and last the limits o
 from __future__ import annotations
 
 import hashlib
-import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from esi_fast.cqa.checks import forbidden_claims
 from esi_fast.cqa.concepts import display_name
-from esi_fast.cqa.dictionary import CaptionDictionary
+from esi_fast.cqa.dictionary import CaptionDictionary, Description
 from esi_fast.cqa.phrases import FRAMES, frame_for, phrase, prompts_for, sentence
+from esi_fast.cqa.polarity import forbidden_claims
 from esi_fast.cqa.statements import Statement, statements_of
+from esi_fast.cqa.values import NUM_STYLES, demographics, intervals
 
 __all__ = [
     "Caption",
@@ -30,18 +31,8 @@ __all__ = [
     "prompts_for",
 ]
 
-# Beyond these a value is a device's mark for "not measured" (29999) or a failed measurement.
-_PLAUSIBLE = {
-    "heart_rate": (10.0, 400.0),
-    "pr": (50.0, 600.0),
-    "qrs": (30.0, 320.0),
-    "qtc_bazett": (200.0, 800.0),
-    "qtc_fridericia": (200.0, 800.0),
-    "qrs_axis": (-180.0, 360.0),
-}
-# Upper limits of a normal QTc, ms: Rautaharju et al., AHA/ACCF/HRS 2009, part IV.
-_LONG_QTC = {"male": 450.0, "female": 460.0, None: 460.0}
-_SHORT_QTC = 390.0
+# Fits the longest typical caption, and the positions of any text encoder.
+MAX_TOKENS = 72
 # Digits may be a date, a name's number or an id: such a line stays out of captions.
 _MAY_IDENTIFY = re.compile(r"\d{3,}|\d[/.-]\d")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -60,6 +51,8 @@ class Caption:
         concept_key: ``concept_key_of_report`` of the report lines.
         statements: everything that the report lines say.
         sources: ids of the passages whose descriptions the text holds.
+        checks: names of the checks that these descriptions have passed.
+        prompts: SHA-256 of what each description was made from, as in the dictionary.
     """
 
     text: str
@@ -67,6 +60,14 @@ class Caption:
     concept_key: str
     statements: tuple[Statement, ...]
     sources: tuple[str, ...]
+    checks: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits: equal for equal texts on equal grounds."""
+        grounds = "|".join([self.text, self.concept_key, *self.sources, *self.prompts])
+        return hashlib.sha256(grounds.encode()).hexdigest()[:16]
 
 
 def findings_of(raw_lines: Iterable[str]) -> tuple[str, ...]:
@@ -111,7 +112,8 @@ def compose(
     sex: str | None = None,
     dictionary: CaptionDictionary | None = None,
     seed: int = 0,
-    max_words: int = 72,
+    max_tokens: int = MAX_TOKENS,
+    count_tokens: Callable[[str], int] | None = None,
 ) -> Caption:
     """One ECG's caption; the same arguments give the same text.
 
@@ -122,9 +124,12 @@ def compose(
         age: years, or None.
         sex: "male", "female" or None.
         dictionary: descriptions of statements; None leaves them out.
-        seed: chooses among paraphrases of each finding.
-        max_words: words and marks that the whole should not exceed. Findings and technical limits
-            are never cut: only measurements, descriptions and demographics are left out.
+        seed: chooses among wordings, so that equal findings need not give equal captions.
+        max_tokens: of the whole. Findings and technical limits are never cut: only measurements,
+            descriptions and demographics are left out, and findings take their shortest form.
+        count_tokens: tokens of a sentence, its own and none for the start or end of a text, asked
+            once for each distinct sentence if it remembers (`functools.lru_cache`); by default
+            words and marks, about what a word-piece tokenizer makes of it.
 
     Returns:
         The caption. Its rhythm comes first, then findings by severity.
@@ -134,34 +139,46 @@ def compose(
     """
     if sex not in ("male", "female", None):
         raise ValueError(f"sex is {sex!r}; give 'male', 'female' or None")
+    length = count_tokens or approximate_tokens
     said = statements_of(tuple(statements))
     findings = _findings(said)
     forbidden = forbidden_claims(findings)
-    choose = random.Random(seed).randrange
-
     ordered = _by_severity(said)
-    head = [sentence(frame_for(one, choose(len(FRAMES))), phrase(one)) for one in ordered]
-    head += _summary(said, forbidden)
     limits = _limits(said)
-    room = max_words - sum(map(_length, head)) - sum(map(_length, limits))
 
-    intervals = _intervals(measurements or {}, forbidden, sex)
-    person = _demographics(age, sex)
-    kept: dict[str, tuple[str, ...]] = {}
-    candidates = [(intervals, ()), (person, ()), *_also_reported(said)]
+    frames = [frame_for(one, _draw(seed, place)) for place, one in enumerate(ordered)]
+    head = [sentence(frame, phrase(one)) for frame, one in zip(frames, ordered, strict=True)]
+    head += _summary(said, forbidden)
+    room = max_tokens - sum(map(length, head)) - sum(map(length, limits))
+    if room < 0:
+        head = [sentence(FRAMES[0], phrase(one)) for one in ordered]
+        head += _summary(said, forbidden)
+        room = max_tokens - sum(map(length, head)) - sum(map(length, limits))
+
+    person = demographics(age, sex)
+    style = seed % NUM_STYLES
+    candidates: list[tuple[str, Description | None]] = [
+        (intervals(measurements or {}, forbidden, sex, style), None),
+        (person, None),
+        *((line, None) for line in _also_reported(said)),
+    ]
     if dictionary is not None:
-        candidates += _descriptions(ordered, dictionary, forbidden)
-    for text, sources in candidates:
-        if text and text not in kept and _length(text) <= room:
-            kept[text] = sources
-            room -= _length(text)
-    person_kept = [person] if kept.pop(person, None) is not None else []
+        candidates += _descriptions(ordered, dictionary, forbidden, seed)
+    kept: dict[str, Description | None] = {}
+    for text, description in candidates:
+        if text and text not in kept and (needed := length(text)) <= room:
+            kept[text] = description
+            room -= needed
+    person_kept = [person] if person in kept and kept.pop(person) is None else []
+    described = [one for one in kept.values() if one is not None]
     return Caption(
         text=" ".join([*head, *kept, *person_kept, *limits]) or "Twelve-lead electrocardiogram.",
         findings=findings,
         concept_key=_key(said),
         statements=said,
-        sources=tuple(dict.fromkeys(source for cited in kept.values() for source in cited)),
+        sources=tuple(dict.fromkeys(source for one in described for source in one.sources)),
+        checks=tuple(dict.fromkeys(check for one in described for check in one.checks)),
+        prompts=tuple(one.prompt_sha256 for one in described),
     )
 
 
@@ -173,9 +190,14 @@ def _key(said: tuple[Statement, ...]) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _length(text: str) -> int:
+def approximate_tokens(text: str) -> int:
     """Words and marks: about what a word-piece tokenizer makes of it."""
     return len(_TOKEN.findall(text))
+
+
+def _draw(seed: int, place: int) -> int:
+    """A number for each place of a caption, spread evenly over seeds."""
+    return zlib.crc32(f"{seed}:{place}".encode())
 
 
 @lru_cache(maxsize=65536)
@@ -212,12 +234,12 @@ def _limits(said: tuple[Statement, ...]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=65536)
-def _also_reported(said: tuple[Statement, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _also_reported(said: tuple[Statement, ...]) -> tuple[str, ...]:
     """Lines that could not be read, word for word."""
     lines = dict.fromkeys(
         " ".join(one.raw.split()).strip(" *-.") for one in said if _is_quoted(one)
     )
-    return tuple((f"Also reported: {x}.", ()) for x in lines)
+    return tuple(f"Also reported: {line}." for line in lines)
 
 
 def _is_quoted(one: Statement) -> bool:
@@ -226,80 +248,19 @@ def _is_quoted(one: Statement) -> bool:
 
 
 def _descriptions(
-    ordered: tuple[Statement, ...], dictionary: CaptionDictionary, forbidden: frozenset[str]
-) -> list[tuple[str, tuple[str, ...]]]:
+    ordered: tuple[Statement, ...],
+    dictionary: CaptionDictionary,
+    forbidden: frozenset[str],
+    seed: int,
+) -> list[tuple[str, Description | None]]:
     """What the findings look like, the plain sinus rhythm last; nothing the findings contradict."""
     last_first = sorted(ordered, key=lambda one: one.base == "sinus_rhythm")
-    found = (dictionary.get(phrase(one)) for one in last_first)
-    return [
-        (one.text, one.sources) for one in found if one and one.text and not one.claims & forbidden
-    ]
-
-
-def _intervals(
-    measurements: Mapping[str, float], forbidden: frozenset[str], sex: str | None
-) -> str:
-    """The measured values in one sentence, each called normal, short or long.
-
-    A word that the findings contradict is left out, and so is the PR interval of a rhythm that
-    has none: "PR 190 ms" beside a first-degree block, nothing beside atrial fibrillation, where
-    the QTc is given without a word too.
-    """
-    value = {
-        name: measurements[name]
-        for name, (low, high) in _PLAUSIBLE.items()
-        if name in measurements and low <= measurements[name] <= high
-    }
-    parts = []
-    if "heart_rate" in value:
-        parts.append(f"heart rate {value['heart_rate']:.0f} bpm")
-    if "pr" in value and "pr" not in forbidden:
-        pr = value["pr"]
-        word = "short_pr" if pr < 120 else "long_pr" if pr > 200 else "normal_pr"
-        parts.append(_said(word, forbidden, f"PR {pr:.0f} ms"))
-    if "qrs" in value:
-        qrs = value["qrs"]
-        word = "wide_qrs" if qrs >= 120 else "normal_qrs" if qrs <= 110 else ""
-        parts.append(_said(word, forbidden, f"QRS {qrs:.0f} ms"))
-    qtc = value.get("qtc_bazett", value.get("qtc_fridericia"))
-    if qtc is not None:
-        limit = _LONG_QTC[sex]
-        word = "short_qtc" if qtc <= _SHORT_QTC else "long_qtc" if qtc >= limit else "normal_qtc"
-        # A QTc between the two limits of men and women is not called anything.
-        unclear = sex is None and _LONG_QTC["male"] <= qtc < limit
-        # The limits are meant for narrow QRS complexes.
-        is_wide = value.get("qrs", 0.0) >= 120
-        word = "" if unclear or is_wide or "qtc_word" in forbidden else word
-        parts.append(_said(word, forbidden, f"QTc {qtc:.0f} ms"))
-    if "qrs_axis" in value:
-        axis = (value["qrs_axis"] + 180.0) % 360.0 - 180.0
-        parts.append(_said(_axis_word(axis), forbidden, f"axis {axis:.0f} degrees"))
-    if not parts:
-        return ""
-    text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-def _axis_word(axis: float) -> str:
-    """Surawicz et al., AHA/ACCF/HRS 2009, part III: normal is -30 to 90 degrees in adults."""
-    if -30 <= axis <= 90:
-        return "normal_axis"
-    return "left_axis" if -90 <= axis < -30 else "right_axis" if axis > 90 else ""
-
-
-def _said(claim: str, forbidden: frozenset[str], words: str) -> str:
-    if not claim or claim in forbidden:
-        return words
-    return f"{claim.split('_')[0]} {words}"
-
-
-def _demographics(age: float | None, sex: str | None) -> str:
-    """ "65-year-old male."; ages over 89 are given as one, as is the custom for open data."""
-    if age is None or not 0 <= age < 400:
-        return f"{sex.capitalize()} patient." if sex else ""
-    who = sex or "patient"
-    if age > 89:
-        return f"{who.capitalize()} aged 90 or older."
-    if age < 1:
-        return f"{who.capitalize()} under 1 year old."
-    return f"{int(age)}-year-old {who}."
+    found: list[tuple[str, Description | None]] = []
+    for place, one in enumerate(last_first):
+        description = dictionary.get(phrase(one))
+        if description is not None:
+            fitting = [text for text, claims in description.texts if not claims & forbidden]
+            if fitting:
+                chosen = fitting[_draw(seed, -1 - place) % len(fitting)]
+                found.append((chosen, description))
+    return found

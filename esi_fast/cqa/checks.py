@@ -1,8 +1,7 @@
 """Checks that every description must pass, whatever wrote it: a text that fails is never used.
 
 Each check takes the text and what it may draw on, and returns "" when it passes or the reason
-why not. ``claims_of`` and ``forbidden_claims`` are also what keeps a composed caption from
-contradicting itself.
+why not.
 """
 
 from __future__ import annotations
@@ -12,129 +11,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from esi_fast.cqa.concepts import (
-    WALL_LEADS,
-    WALLS_OF_WORD,
-    concepts,
-    find_concepts,
-    split_concept,
-)
+from esi_fast.cqa.concepts import WALL_LEADS, WALLS_OF_WORD, concepts, find_concepts
 from esi_fast.cqa.folding import fold
+from esi_fast.cqa.polarity import contradictions
 from esi_fast.cqa.statements import NOT_FINDINGS, Statement, normalize
 from esi_fast.leads import STANDARD_LEADS
 
 MIN_WORDS, MAX_WORDS = 3, 60
-
-# What a text may assert, by the words that assert it.
-_CLAIMS = {
-    "p_before_each_qrs": r"\bp[ -]waves? (?:is |are )?(?:before|preced\w+) (?:each|every|the) qrs"
-    r"|(?:each|every) qrs (?:complex )?(?:is )?(?:preceded by|follows) (?:a|one) p"
-    r"|\b1:1 (?:av |atrioventricular )?conduction",
-    "normal_pr": r"\bnormal pr\b|\bpr (?:interval )?(?:is |of )?normal",
-    "long_pr": r"\b(?:long|prolonged) (?:but )?(?:constant )?pr\b"
-    r"|\bpr (?:interval )?\S* ?prolonged",
-    "short_pr": r"\bshort pr\b",
-    "normal_qrs": r"\b(?:normal|narrow) qrs\b"
-    r"|\bqrs (?:complex(?:es)? )?(?:is |are )?(?:narrow|normal)",
-    "wide_qrs": r"\b(?:wide|broad)(?: \w+)? qrs\b",
-    "normal_qtc": r"\bnormal qtc?\b",
-    "long_qtc": r"\b(?:long|prolonged) qtc?\b",
-    "short_qtc": r"\bshort qtc?\b",
-    "normal_axis": r"\bnormal (?:\w+ )?axis\b",
-    "left_axis": r"\bleft(?:ward)? axis\b",
-    "right_axis": r"\bright(?:ward)? axis\b",
-    "regular": r"(?<!ir)\bregular (?:rhythm|rr|r-r|intervals|ventricular)\b",
-    "normal_ecg": r"\bnormal ecg\b",
-    "st_elevation": r"\bst(?:[ -]segment)?[ -]elevation\b",
-    "isoelectric_st": r"\bisoelectric st\b|\bnormal st\b",
-    "normal_voltage": r"\bnormal (?:qrs )?voltage",
-}
-_CLAIM_PATTERNS = {name: re.compile(pattern) for name, pattern in _CLAIMS.items()}
-
-# Finding -> what may not be said beside it. "pr": no PR interval can be measured at all.
-# "qtc_word": RR intervals vary too much for one strip's corrected QT to be called anything.
-_NO_P = frozenset({"p_before_each_qrs", "pr", "normal_pr", "long_pr", "short_pr"})
-_WIDE = frozenset({"normal_qrs"})
-_FORBIDDEN: dict[str, frozenset[str]] = {
-    "atrial_fibrillation": _NO_P | {"regular", "qtc_word"},
-    "atrial_flutter": _NO_P | {"qtc_word"},
-    "supraventricular_tachycardia": _NO_P,
-    "junctional_rhythm": _NO_P,
-    "junctional_tachycardia": _NO_P,
-    "ventricular_tachycardia": _NO_P | _WIDE,
-    "wide_qrs_tachycardia": _NO_P | _WIDE,
-    "ventricular_fibrillation": _NO_P | _WIDE | {"regular", "wide_qrs"},
-    "idioventricular_rhythm": _NO_P | _WIDE,
-    "ventricular_paced_rhythm": _NO_P | _WIDE,
-    "dual_chamber_paced_rhythm": _NO_P | _WIDE,
-    "paced_rhythm": _NO_P | _WIDE,
-    "atrial_paced_rhythm": frozenset({"p_before_each_qrs"}),
-    "undetermined_rhythm": _NO_P,
-    "irregular_rhythm": frozenset({"regular"}),
-    "third_degree_av_block": _NO_P,
-    "av_dissociation": _NO_P,
-    "high_degree_av_block": frozenset({"p_before_each_qrs", "normal_pr"}),
-    "second_degree_av_block": frozenset({"p_before_each_qrs", "normal_pr"}),
-    "mobitz_i_av_block": frozenset({"p_before_each_qrs", "normal_pr", "regular"}),
-    "mobitz_ii_av_block": frozenset({"p_before_each_qrs", "regular"}),
-    "av_block": frozenset({"normal_pr", "short_pr"}),
-    "first_degree_av_block": frozenset({"normal_pr", "short_pr"}),
-    "prolonged_pr": frozenset({"normal_pr", "short_pr"}),
-    "short_pr": frozenset({"normal_pr", "long_pr"}),
-    "wolff_parkinson_white": frozenset({"normal_pr", "long_pr", "normal_qrs"}),
-    "left_bundle_branch_block": _WIDE,
-    "right_bundle_branch_block": _WIDE,
-    "incomplete_left_bundle_branch_block": _WIDE,
-    "incomplete_right_bundle_branch_block": _WIDE,
-    "bundle_branch_block": _WIDE,
-    "intraventricular_conduction_delay": _WIDE,
-    "bifascicular_block": _WIDE,
-    "trifascicular_block": _WIDE | {"normal_pr"},
-    "abnormal_qrs": _WIDE,
-    "wide_qrs": _WIDE,
-    "prolonged_qt": frozenset({"normal_qtc", "short_qtc"}),
-    "short_qt": frozenset({"normal_qtc", "long_qtc"}),
-    "left_axis_deviation": frozenset({"normal_axis", "right_axis"}),
-    "right_axis_deviation": frozenset({"normal_axis", "left_axis"}),
-    "extreme_axis_deviation": frozenset({"normal_axis"}),
-    "indeterminate_axis": frozenset({"normal_axis", "left_axis", "right_axis"}),
-    "left_anterior_fascicular_block": frozenset({"normal_axis", "right_axis"}),
-    "left_posterior_fascicular_block": frozenset({"normal_axis", "left_axis"}),
-    "premature_ventricular_complexes": frozenset({"regular"}),
-    "premature_atrial_complexes": frozenset({"regular"}),
-    "premature_supraventricular_complexes": frozenset({"regular"}),
-    "premature_junctional_complexes": frozenset({"regular"}),
-    "premature_complexes": frozenset({"regular"}),
-    "bigeminy": frozenset({"regular"}),
-    "trigeminy": frozenset({"regular"}),
-    "sinus_arrhythmia": frozenset({"regular"}),
-    "sinus_pause": frozenset({"regular"}),
-    "st_elevation": frozenset({"isoelectric_st"}),
-    "st_depression": frozenset({"isoelectric_st"}),
-    "st_abnormality": frozenset({"isoelectric_st"}),
-    "low_qrs_voltage": frozenset({"normal_voltage"}),
-    "high_qrs_voltage": frozenset({"normal_voltage"}),
-}
-# Beside these alone an ECG may be called normal.
-_NORMAL_FINDINGS = frozenset({"sinus_rhythm", "sinus_arrhythmia"})
-
-
-def claims_of(text: str) -> frozenset[str]:
-    """What a text asserts about P waves, intervals, axis, rhythm and ST segment, by name."""
-    lowered = text.casefold()
-    return frozenset(name for name, pattern in _CLAIM_PATTERNS.items() if pattern.search(lowered))
-
-
-@lru_cache(maxsize=16384)
-def forbidden_claims(findings: tuple[str, ...]) -> frozenset[str]:
-    """What may not be said of an ECG with these findings (names as ``findings_of`` gives them)."""
-    forbidden: set[str] = set()
-    for concept in findings:
-        base = split_concept(concept)[0]
-        forbidden |= _FORBIDDEN.get(base, frozenset())
-        if base not in _NORMAL_FINDINGS:
-            forbidden.add("normal_ecg")
-    return frozenset(forbidden)
+# A run of as many words that a text shares with a passage is a copy.
+COPIED_WORDS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +41,31 @@ class Allowed:
     measurements: Mapping[str, float] = field(default_factory=dict)
 
 
-_NUMBER = re.compile(r"(?<![\w.:])[-+]?\d+(?:\.\d+)?(?![\w:])")
+_NUMBER = re.compile(
+    r"(?<![\w.:])(?P<number>[-+\u2212]?\d+(?:\.\d+)?)(?![\w:]|\.\d)"
+    r"(?:[ -]?(?P<unit>ms\b|msec|milliseconds?|s\b|sec|seconds?|bpm|beats|per minute|/ ?min|mv\b"
+    r"|millivolts?|mm\b|millimet\w+|degrees?|\u00b0|percent|%|hz\b))?",
+    re.IGNORECASE,
+)
+# Glued to its unit ("120ms") a number has no word boundary.
+_GLUED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(ms|s|bpm|mv|mm|hz)\b", re.IGNORECASE)
+# Each unit as one of a kind, and the factor to it.
+_UNITS = (
+    ("ms", re.compile(r"ms|msec|milliseconds?"), 1.0),
+    ("ms", re.compile(r"s|sec|seconds?"), 1000.0),
+    ("bpm", re.compile(r"bpm|beats|per minute|/ ?min"), 1.0),
+    ("mm", re.compile(r"mv|millivolts?"), 10.0),  # at the standard gain
+    ("mm", re.compile(r"mm|millimet\w+"), 1.0),
+    ("degrees", re.compile("degrees?|\u00b0"), 1.0),
+    ("percent", re.compile(r"percent|%"), 1.0),
+    ("hz", re.compile(r"hz"), 1.0),
+)
+_UNIT_OF_MEASUREMENT = {"heart_rate": "bpm", "qrs_axis": "degrees", "p_axis": "degrees"}
+_SPELLED = re.compile(
+    r"\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)\b[ -]*(?:\w+[ -]*)?"
+    r"(?:ms|millisecond|second|beat|bpm|degree|per minute|millimet|millivolt)",
+    re.IGNORECASE,
+)
 _RATIO = re.compile(r"(?<!\d)\d+:\d+(?!\d)")
 _NAMED_LEAD = re.compile(r"\b(?:aV[RLFrlf]|V[1-6]|I{1,3})\b")
 _LEAD_RANGE = re.compile(r"\bV([1-6])\s*(?:-|\u2013|to|through)\s*V([1-6])\b")
@@ -168,30 +77,84 @@ _HEDGES: dict[str, re.Pattern[str]] = {
     "borderline": re.compile(r"\bborderline\b|\bminimal\b|\bslight"),
     "nonspecific": re.compile(r"\bnon-?specific\b"),
 }
-_CHATTER = re.compile(
-    r"[\n\r\t<>{}|`*#\[\]\\]|https?:|\bas an ai\b|\bi (?:am|cannot|can't|do not)\b|\bsorry\b"
-    r"|\bcontext\b|\bpassages?\b|\bprompt\b|\bpotential ecg\b|\becg waveform for\b"
-    r"|\b(?:fig(?:ure)?|table|chapter|page)\.? ?\d|\brecommend|\btreat|\btherap|\bmedicat"
-    r"|\bconsult|\bplease\b|\blet me know\b|\bshould be (?:given|evaluated|seen)\b|\bsure[,!]"
-    r"|\bthe patient\b|[\x00-\x1f\u200b-\u200f]",
+_REFUSAL = re.compile(
+    r"\bas an? (?:ai|language model|assistant)\b"
+    r"|\bi(?:'m| am| cannot| can't| do not| don't| have)\b"
+    r"|\bsorry\b|\bunable to\b|\bcontext\b|\bpassages?\b|\bprompt\b|\binstructions?\b"
+    r"|\bnot (?:provided|mentioned|enough information)\b|\bpotential ecg\b|\becg waveform for\b"
+    r"|\bsure[,!]|\bof course\b|\bcertainly[,!]|\bhere(?: is|'s)\b|\blet me know\b|\bignore\b",
     re.IGNORECASE,
 )
+_MARKUP = re.compile(
+    r"[\n\r\t<>{}|`*#\[\]\\_]|https?:|www\.|[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+_ADVICE = re.compile(
+    r"\brecommend|\btreat|\btherap|\bmedicat|\bconsult|\bplease\b|\bthe patient\b|\badvis"
+    r"|\bshould (?:be|undergo|receive|see|seek)\b|\burgent|\bimmediate(?:ly)?\b|\breferr(?:al|ed)\b"
+    r"|\bfollow[ -]?up\b|\bemergency\b|\bclinical(?:ly)? (?:correlat|evaluat)",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(
+    r"\b(?:fig(?:ure)?|table|chapter|page|ecg|section|strip)s?\.? ?\d|\bet al\b|\b(?:19|20)\d\d\b"
+    r"|\btextbook\b|\baccording to\b|\bguideline",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[\w'-]+")
 
 
 def check_numbers(text: str, allowed: Allowed) -> str:
-    """Every number must stand in a cited passage or be a measured value (rounded)."""
-    cited = " ".join(allowed.passages)
-    said = {float(number) for number in _NUMBER.findall(cited)}
-    for number in _NUMBER.findall(text):
-        value = float(number)
-        measured = any(abs(value - known) <= 1.0 for known in allowed.measurements.values())
-        if value not in said and not measured:
+    """Every number must stand in a cited passage, with its unit, or be a measured value."""
+    cited = _quantities(" ".join(allowed.passages))
+    bare = {value for value, _ in cited}
+    measured = [
+        (value, _UNIT_OF_MEASUREMENT.get(name, "ms"))
+        for name, value in allowed.measurements.items()
+    ]
+    for value, unit in _quantities(text):
+        in_passage = (value, unit) in cited if unit else value in bare
+        is_measured = any(
+            abs(value - known) <= 1.0 and unit in ("", its) for known, its in measured
+        )
+        if not in_passage and not is_measured:
+            number = f"{value:g} {unit}".strip()
             return f"number {number} stands in no cited passage and is not measured"
-    ratios = {allowed.statement.degree, *_RATIO.findall(cited)}
+    if spelled := _SPELLED.search(text):
+        return f"number {spelled[0]!r} is written in words"
+    ratios = {allowed.statement.degree, *_RATIO.findall(" ".join(allowed.passages))}
     for ratio in _RATIO.findall(text):
         if ratio not in ratios:
             return f"ratio {ratio} stands neither in the statement nor in a cited passage"
     return ""
+
+
+@lru_cache(maxsize=4096)
+def _quantities(text: str) -> frozenset[tuple[float, str]]:
+    """Numbers of a text with their units, "" where there is none; "120 to 200 ms" has two in ms."""
+    found: list[tuple[float, str]] = []
+    spaced = _GLUED.sub(r"\1 \2", text)
+    pending: list[float] = []
+    last_end = 0
+    for match in _NUMBER.finditer(spaced):
+        value = float(match["number"].replace("\u2212", "-"))
+        between = spaced[last_end : match.start()]
+        if pending and not re.fullmatch(r"\s*(?:to|and|or|-|\u2013|,)\s*(?:\w+ )?", between):
+            found += [(one, "") for one in pending]
+            pending = []
+        last_end = match.end()
+        if match["unit"] is None:
+            pending.append(value)
+            continue
+        kind, factor = _unit_of(match["unit"])
+        found += [(round(one * factor, 6), kind) for one in [*pending, value]]
+        pending = []
+    return frozenset([*found, *((one, "") for one in pending)])
+
+
+def _unit_of(written: str) -> tuple[str, float]:
+    for kind, pattern, factor in _UNITS:
+        if pattern.fullmatch(written.casefold()):
+            return kind, factor
+    raise ValueError(f"unit {written!r} is in no row of _UNITS")
 
 
 def check_territory(text: str, allowed: Allowed) -> str:
@@ -227,7 +190,7 @@ def check_polarity(text: str, allowed: Allowed) -> str:
     """Nothing that contradicts the statement ("P wave before each QRS" in atrial fibrillation)."""
     if not allowed.statement.is_finding:
         return ""
-    clash = claims_of(text) & forbidden_claims((allowed.statement.concept,))
+    clash = contradictions(text, allowed.statement.concept)
     return f"says {', '.join(sorted(clash))} of {allowed.statement.concept}" if clash else ""
 
 
@@ -249,11 +212,39 @@ def check_diagnoses(text: str, allowed: Allowed) -> str:
     return ""
 
 
-def check_chatter(text: str, allowed: Allowed) -> str:
-    """No refusals, advice, markup, figure references, control characters or talk of the task."""
+def check_refusal(text: str, allowed: Allowed) -> str:
+    """No refusals, greetings or talk of the task."""
     del allowed
-    found = _CHATTER.search(text)
-    return f"holds {found[0]!r}" if found else ""
+    return _holds(_REFUSAL, text)
+
+
+def check_markup(text: str, allowed: Allowed) -> str:
+    """No markup, links, control or invisible characters, and Latin letters only."""
+    del allowed
+    # Greek would be for units; captions write them in Latin letters.
+    foreign = next((one for one in text if one.isalpha() and ord(one) > 0x24F), "")
+    return _holds(_MARKUP, text) or (f"holds {foreign!r}" if foreign else "")
+
+
+def check_advice(text: str, allowed: Allowed) -> str:
+    """No advice, and nothing about treatment or the person."""
+    del allowed
+    return _holds(_ADVICE, text)
+
+
+def check_reference(text: str, allowed: Allowed) -> str:
+    """No figures, tables, authors or years of a book."""
+    del allowed
+    return _holds(_REFERENCE, text)
+
+
+def check_copy(text: str, allowed: Allowed) -> str:
+    """No run of 12 words of a cited passage."""
+    runs = _runs(text)
+    for passage in allowed.passages:
+        if copied := runs & _runs(passage):
+            return f"copies {min(copied)!r} from a passage"
+    return ""
 
 
 def check_length(text: str, allowed: Allowed) -> str:
@@ -265,13 +256,31 @@ def check_length(text: str, allowed: Allowed) -> str:
     return "" if text.rstrip().endswith((".", ";")) else "is not a finished sentence"
 
 
+def _holds(pattern: re.Pattern[str], text: str) -> str:
+    found = pattern.search(text)
+    return f"holds {found[0]!r}" if found else ""
+
+
+@lru_cache(maxsize=4096)
+def _runs(text: str) -> frozenset[str]:
+    words = _WORD.findall(text.casefold())
+    return frozenset(
+        " ".join(words[first : first + COPIED_WORDS])
+        for first in range(len(words) - COPIED_WORDS + 1)
+    )
+
+
 CHECKS: dict[str, Callable[[str, Allowed], str]] = {
     "numbers": check_numbers,
     "territory": check_territory,
     "certainty": check_certainty,
     "polarity": check_polarity,
     "diagnoses": check_diagnoses,
-    "chatter": check_chatter,
+    "refusal": check_refusal,
+    "markup": check_markup,
+    "advice": check_advice,
+    "reference": check_reference,
+    "copy": check_copy,
     "length": check_length,
 }
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from esi_fast.cqa.checks import claims_of
+from esi_fast.cqa.polarity import claims_of
+from esi_fast.cqa.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,12 @@ class Description:
         statement: the canonical statement, as ``phrases.phrase`` words it: the key.
         concept, kind, certainty, acuity, territory, degree: as in ``Statement``.
         text: what the ECG shows, or "" where the bare statement stands for itself.
+        paraphrases: the same in other words, for captions to choose from.
         sources: ids of the passages that it rests on.
         backend: what wrote it: a generator's name, or "statement" for the bare statement.
         model: the generator's model.
         prompt_sha256: hash of all that the generator was given; "" for the bare statement.
-        checks: names of the checks that the text passed.
+        checks: names of the checks that the text and its paraphrases passed.
         failures: reasons of failed attempts before it, "backend: check: reason".
     """
 
@@ -37,6 +38,7 @@ class Description:
     territory: tuple[str, ...] = ()
     degree: str | None = None
     text: str = ""
+    paraphrases: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     backend: str = "statement"
     model: str = ""
@@ -45,13 +47,14 @@ class Description:
     failures: tuple[str, ...] = field(default=())
 
     @cached_property
-    def claims(self) -> frozenset[str]:
-        """What the text asserts (``checks.claims_of``)."""
-        return claims_of(self.text)
+    def texts(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """The text and its paraphrases, each with what it asserts (``polarity.claims_of``)."""
+        worded = (self.text, *self.paraphrases) if self.text else ()
+        return tuple((one, claims_of(one)) for one in worded)
 
 
 _FIELDS = tuple(Description.__dataclass_fields__)
-_SEQUENCES = ("territory", "sources", "checks", "failures")
+_SEQUENCES = ("territory", "paraphrases", "sources", "checks", "failures")
 
 
 class CaptionDictionary:
@@ -84,13 +87,13 @@ class CaptionDictionary:
     @classmethod
     def from_statements(cls, raw_lines: Iterable[str]) -> CaptionDictionary:
         """Describes report lines with the built-in passages and the template backend."""
-        from esi_fast.cqa.generate import TemplateBackend, describe_all
+        from esi_fast.cqa.generate import describe_all
         from esi_fast.cqa.knowledge import passage_retriever
         from esi_fast.cqa.statements import statements_of
+        from esi_fast.cqa.template import TemplateBackend
 
-        return cls(
-            describe_all(statements_of(tuple(raw_lines)), TemplateBackend(), passage_retriever())
-        )
+        said = statements_of(tuple(raw_lines))
+        return cls(describe_all(said, TemplateBackend(), passage_retriever()).descriptions)
 
     @classmethod
     def load(cls, path: str | Path) -> CaptionDictionary:
@@ -117,19 +120,11 @@ class CaptionDictionary:
 
     def save(self, path: str | Path) -> None:
         """Writes JSON lines, sorted by statement; the file appears whole or not at all."""
-        path = Path(path)
         ordered: Sequence[Description] = sorted(self, key=lambda one: one.statement)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                for one in ordered:
-                    row = {name: getattr(one, name) for name in _FIELDS}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(Path(path)) as file:
+            for one in ordered:
+                row = {name: getattr(one, name) for name in _FIELDS}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _parse(line: str, where: str) -> Description:

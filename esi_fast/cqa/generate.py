@@ -6,205 +6,247 @@ writes it, and if even that fails (or no passage fits) the bare statement stands
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from esi_fast.cqa.answers import AnswerFile
 from esi_fast.cqa.checks import CHECKS, Allowed, run_checks
 from esi_fast.cqa.concepts import WALL_LEADS
 from esi_fast.cqa.dictionary import Description
 from esi_fast.cqa.phrases import phrase
+from esi_fast.cqa.requests import Answer, Backend, Request
 from esi_fast.cqa.statements import Statement
+from esi_fast.cqa.template import TemplateBackend, template_texts
+from esi_fast.cqa.whole_file import whole_file
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.retriever import Document, Retriever
 
-# Below this BM25 score nothing in the passages is about the statement: abstain.
-MIN_SCORE = 1.0
-_LEADS_SLOT = "{leads}"
-_LEAD_INS = {
-    "definite": "",
-    "probable": "probably ",
-    "possible": "possibly ",
-    "consider": "to consider: ",
-    "cannot_rule_out": "not excluded: ",
-    "borderline": "borderline: ",
-    "nonspecific": "nonspecific: ",
-}
-# Leads as a reader names them, where they differ from the union of the walls' leads.
-_LEADS_OF_WALLS = {
-    ("anterior", "lateral"): ("I", "aVL", "V3", "V4", "V5", "V6"),
-    ("anterior",): ("V2", "V3", "V4"),
-}
+# Below these scores nothing in the passages is about the statement: abstain.
+MIN_SCORE = {"bm25": 1.0, "dense": 0.1, "fused": 1 / 65}
+_ACUTE = ("acute", "recent")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a backend is asked to describe.
+@dataclass(slots=True)
+class Described:
+    """What became of a set of statements.
 
     Attributes:
-        statement: the statement.
-        words: its canonical words.
-        passages: what was retrieved, best first; never empty.
-        attempt: 0, or 1 after a text that failed its checks.
-        reasons: why that text failed, by check.
+        descriptions: one a canonical statement, in the order of first occurrence.
+        checked: texts by (backend, attempt, check, "passed" or "failed").
+        asked: requests sent to the backend.
+        remembered: requests answered from the answer file.
+        errors: requests without an answer, by reason.
+        abstained: statements of which no passage speaks.
     """
 
-    statement: Statement
-    words: str
-    passages: tuple[Document, ...]
-    attempt: int = 0
-    reasons: tuple[str, ...] = ()
-
-    def digest(self, backend: Backend) -> str:
-        """SHA-256 of everything that decides the answer."""
-        given = {
-            "backend": backend.name,
-            "model": backend.model,
-            "statement": self.words,
-            "passages": [[p.id, p.title, p.text, dict(p.metadata)] for p in self.passages],
-            "attempt": self.attempt,
-            "reasons": list(self.reasons),
-        }
-        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-
-
-class Backend(Protocol):
-    """Whatever writes descriptions: ``name`` and ``model`` go into the dictionary."""
-
-    @property
-    def name(self) -> str:
-        """The backend's name, as ``--backend`` takes it."""
-
-    @property
-    def model(self) -> str:
-        """What wrote the text, with its version."""
-
-    def generate(self, request: Request) -> str:
-        """What the ECG shows for the statement: one sentence or two."""
-
-
-class TemplateBackend:
-    """The passage's own appearance sentence, with the statement's leads and hedge; no model."""
-
-    name = "template"
-    model = "template-1"
-
-    def generate(self, request: Request) -> str:
-        """The same request always gives the same sentence."""
-        metadata = request.passages[0].metadata
-        appearance = str(metadata["appearance"])
-        if _LEADS_SLOT in appearance:
-            appearance = _placed(appearance, metadata["mirror"], request.statement)
-        text = f"{_LEAD_INS[request.statement.certainty]}{appearance}."
-        return text[0].upper() + text[1:]
-
-
-def _placed(appearance: str, mirror: str | None, statement: Statement) -> str:
-    """The appearance in the statement's leads; of the posterior wall its mirror, if it has one."""
-    walls, behind = statement.territory, set(WALL_LEADS["posterior"])
-    if "posterior" not in walls or mirror is None:
-        return appearance.replace(_LEADS_SLOT, _in_words(statement.leads or _leads_of(walls)))
-    if statement.leads:
-        # V1 to V3 named by the line itself may be meant either way: nothing is said of them.
-        clear = tuple(lead for lead in statement.leads if lead not in behind)
-        return appearance.replace(_LEADS_SLOT, _in_words(clear))
-    leads = _leads_of(tuple(wall for wall in walls if wall != "posterior"))
-    front = appearance.replace(_LEADS_SLOT, _in_words(leads))
-    # Leads that look at a wall before them are not said to show the one behind as well.
-    if not mirror or behind & set(leads):
-        return front
-    return f"{front}; {mirror}" if leads else mirror
-
-
-def _leads_of(walls: tuple[str, ...]) -> tuple[str, ...]:
-    of_walls = {lead for wall in walls for lead in WALL_LEADS[wall]}
-    named = _LEADS_OF_WALLS.get(walls, of_walls)
-    return tuple(lead for lead in STANDARD_LEADS if lead in named)
-
-
-def _in_words(leads: tuple[str, ...]) -> str:
-    if not leads:
-        return "the affected leads"
-    return leads[0] if len(leads) == 1 else f"{', '.join(leads[:-1])} and {leads[-1]}"
+    descriptions: list[Description] = field(default_factory=list)
+    checked: Counter[tuple[str, int, str, str]] = field(default_factory=Counter)
+    asked: int = 0
+    remembered: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    abstained: int = 0
 
 
 def retrieve(statement: Statement, retriever: Retriever, k: int = 3) -> tuple[Document, ...]:
     """Passages about a statement: of its own concept, else of its base without a wall.
 
-    Concept and wall are hard filters, not similarity: an inferior infarct never gets a passage
-    about the anterior wall.
+    Concept, wall, side, degree and acuity are hard filters, not similarity: an inferior infarct
+    never gets a passage about the anterior wall, nor an old one that of an acute one. Side and
+    degree are part of a concept's name.
 
     Returns:
-        At most ``k`` passages, best first; empty when nothing fits well enough.
+        At most ``k`` passages, built-in ones first and then best first; empty when nothing fits
+        well enough.
     """
     if not statement.is_finding:
         return ()
     words = phrase(statement)
+    lowest = MIN_SCORE[retriever.score_kind]
+    acuities = ("acute", "") if statement.acuity in _ACUTE else ("",)
     for concept in dict.fromkeys((statement.concept, statement.base)):
-        hits = retriever.query(words, k=k, filter={"concept": concept}, min_score=MIN_SCORE)
-        if hits:
-            return tuple(hit.document for hit in hits)
+        for acuity in acuities:
+            wanted = {"concept": concept, "acuity": acuity}
+            hits = retriever.query(words, k=k, filter=wanted, min_score=lowest)
+            if hits:
+                found = [hit.document for hit in hits]
+                return tuple(sorted(found, key=lambda one: "appearance" not in one.metadata))
     return ()
 
 
-def describe(statement: Statement, backend: Backend, retriever: Retriever) -> Description:
-    """One line of the dictionary; its text is empty where the bare statement must do."""
-    words = phrase(statement)
-    known: dict[str, Any] = {
-        "statement": words,
-        "concept": statement.concept,
-        "kind": statement.kind,
-        "certainty": statement.certainty,
-        "acuity": statement.acuity,
-        "territory": statement.territory,
-        "degree": statement.degree,
-    }
-    passages = retrieve(statement, retriever)
-    if not passages:
-        return Description(**known)
-    allowed = Allowed(
-        statement=statement,
-        passages=tuple(passage.text for passage in passages),
-        leads=frozenset(lead for passage in passages for lead in passage.metadata["leads"]),
-        mentions=frozenset(name for passage in passages for name in passage.metadata["mentions"]),
-    )
-    failures: list[str] = []
-    reasons: tuple[str, ...] = ()
-    is_template = isinstance(backend, TemplateBackend)
-    writers = (backend,) if is_template else (backend, backend, TemplateBackend())
-    for attempt, writer in enumerate(writers):
-        request = Request(statement, words, passages, min(attempt, 1), reasons)
-        text = " ".join(writer.generate(request).split(" "))
-        failed = run_checks(text, allowed)
-        if not failed:
-            return Description(
-                **known,
-                text=text,
-                sources=tuple(passage.id for passage in passages),
-                backend=writer.name,
-                model=writer.model,
-                prompt_sha256=request.digest(writer),
-                checks=tuple(CHECKS),
-                failures=tuple(failures),
-            )
-        reasons = tuple(f"{name}: {reason}" for name, reason in failed.items())
-        failures += [f"{writer.name}: {reason}" for reason in reasons]
-    return Description(**known, failures=tuple(failures))
+def canonical(statements: Iterable[Statement]) -> dict[str, Statement]:
+    """Statements by their canonical words, in the order of first occurrence.
+
+    Denied statements, fragments and notices that limit nothing are left out.
+    """
+    plan: dict[str, Statement] = {}
+    for statement in statements:
+        words = phrase(statement)
+        if words and not statement.negated and statement.kind != "fragment":
+            plan.setdefault(words, statement)
+    return plan
 
 
 def describe_all(
-    statements: Iterable[Statement], backend: Backend, retriever: Retriever
-) -> Iterator[Description]:
-    """One description per canonical statement, in the order of first occurrence.
+    statements: Iterable[Statement],
+    backend: Backend,
+    retriever: Retriever,
+    *,
+    answers: AnswerFile | None = None,
+    top_k: int = 3,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Described:
+    """One description per canonical statement: one request each, and one more where it fails.
 
-    Denied statements, fragments and notices that limit nothing have none.
+    Args:
+        statements: any, with repetitions.
+        backend: what writes.
+        retriever: over the passages.
+        answers: remembers what the backend has answered; None asks anew every time.
+        top_k: passages a statement.
+        progress: called with the number of statements that are done since the last call.
     """
-    seen: set[str] = set()
-    for statement in statements:
-        words = phrase(statement)
-        if statement.negated or statement.kind == "fragment" or not words or words in seen:
-            continue
-        seen.add(words)
-        yield describe(statement, backend, retriever)
+    job = _Job(progress)
+    requests = []
+    for words, statement in canonical(statements).items():
+        job.made[words] = _bare(words, statement)
+        passages = retrieve(statement, retriever, top_k)
+        if passages:
+            requests.append(Request(statement, words, passages, _leads(statement, passages)))
+        else:
+            job.described.abstained += statement.is_finding
+            progress(1)
+    if not isinstance(backend, TemplateBackend):
+        refused, unanswered = job.round(requests, backend, answers)
+        refused, unanswered_again = job.round(refused, backend, answers)
+        # What got no answer was tried often enough by the backend itself.
+        requests = [*refused, *unanswered, *unanswered_again]
+    refused, unanswered = job.round(requests, TemplateBackend(), None)
+    for request in (*refused, *unanswered):
+        bare = job.made[request.words]
+        job.made[request.words] = replace(bare, failures=tuple(job.failures[request.words]))
+    progress(len(refused) + len(unanswered))
+    job.described.descriptions = list(job.made.values())
+    return job.described
+
+
+class _Job:
+    """Descriptions in the making."""
+
+    def __init__(self, progress: Callable[[int], object]) -> None:
+        self.described = Described()
+        self.made: dict[str, Description] = {}
+        self.failures: dict[str, list[str]] = defaultdict(list)
+        self._progress = progress
+
+    def round(
+        self, requests: Sequence[Request], writer: Backend, answers: AnswerFile | None
+    ) -> tuple[list[Request], list[Request]]:
+        """Asks once for each; what was refused, to be asked again, and what got no answer."""
+        refused, unanswered = [], []
+        for request, answer in self._answered(requests, writer, answers):
+            if answer.error:
+                self.failures[request.words].append(f"{writer.name}: error: {answer.error}")
+                self.described.errors[answer.error] += 1
+                unanswered.append(request)
+                continue
+            text = answer.text.strip()
+            reasons = run_checks(text, _allowed(request))
+            for check in CHECKS:
+                found = (writer.name, request.attempt, check)
+                self.described.checked[*found, "failed" if check in reasons else "passed"] += 1
+            if reasons:
+                told = tuple(f"{name}: {reason}" for name, reason in reasons.items())
+                self.failures[request.words] += [f"{writer.name}: {one}" for one in told]
+                refused.append(replace(request, attempt=1, reasons=told))
+            else:
+                self._accept(request, text, writer)
+        order = {request.words: place for place, request in enumerate(requests)}
+        refused.sort(key=lambda one: order[one.words])
+        return refused, unanswered
+
+    def _answered(
+        self, requests: Sequence[Request], writer: Backend, answers: AnswerFile | None
+    ) -> Iterator[tuple[Request, Answer]]:
+        """Every request with its answer, the remembered ones first; new ones are remembered."""
+        keys = [request.key(writer) for request in requests]
+        new = []
+        for request, key in zip(requests, keys, strict=True):
+            known = None if answers is None else answers.get(key)
+            if known is None:
+                new.append((request, key))
+            else:
+                self.described.remembered += 1
+                yield request, Answer(known)
+        for index, answer in writer.answers([request for request, _ in new]):
+            request, key = new[index]
+            if answers is not None and not answer.error:
+                answers.add(key, answer.text)
+            self.described.asked += 1
+            yield request, answer
+
+    def _accept(self, request: Request, text: str, writer: Backend) -> None:
+        paraphrases: tuple[str, ...] = ()
+        if isinstance(writer, TemplateBackend):
+            allowed = _allowed(request)
+            others = template_texts(request)[1:]
+            paraphrases = tuple(one for one in others if not run_checks(one, allowed))
+        self.made[request.words] = replace(
+            self.made[request.words],
+            text=text,
+            paraphrases=paraphrases,
+            sources=tuple(passage.id for passage in request.passages),
+            backend=writer.name,
+            model=writer.model,
+            prompt_sha256=request.key(writer),
+            checks=tuple(CHECKS),
+            failures=tuple(self.failures[request.words]),
+        )
+        self._progress(1)
+
+
+def _bare(words: str, statement: Statement) -> Description:
+    """The statement alone, with nothing written about it."""
+    return Description(
+        statement=words,
+        concept=statement.concept,
+        kind=statement.kind,
+        certainty=statement.certainty,
+        acuity=statement.acuity,
+        territory=statement.territory,
+        degree=statement.degree,
+    )
+
+
+def _leads(statement: Statement, passages: Sequence[Document]) -> tuple[str, ...]:
+    """Leads that a description may name: the passages', the line's and those of its wall."""
+    named = {lead for passage in passages for lead in passage.metadata.get("leads", ())}
+    named |= {lead for wall in statement.territory for lead in WALL_LEADS[wall]}
+    named |= set(statement.leads)
+    return tuple(lead for lead in STANDARD_LEADS if lead in named)
+
+
+def _allowed(request: Request) -> Allowed:
+    return Allowed(
+        statement=request.statement,
+        passages=tuple(passage.text for passage in request.passages),
+        leads=frozenset(request.leads),
+        mentions=frozenset(
+            name for passage in request.passages for name in passage.metadata.get("mentions", ())
+        ),
+    )
+
+
+def write_checks(described: Described, path: Path) -> None:
+    """Counts of the checks as a csv file: backend, attempt, check, texts, failed."""
+    rows: dict[tuple[str, int, str], Counter[str]] = defaultdict(Counter)
+    for (backend, attempt, check, result), count in described.checked.items():
+        rows[backend, attempt, check][result] += count
+    with whole_file(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["backend", "attempt", "check", "texts", "failed"])
+        for (backend, attempt, check), results in rows.items():
+            total = results["passed"] + results["failed"]
+            writer.writerow([backend, attempt, check, total, results["failed"]])

@@ -37,8 +37,17 @@ _AMOUNTS = frozenset(
         "diffuse",
     }
 )
-# The plain form twice: half of the sentences are the shortest.
-FRAMES = ("{}.", "{}.", "The ECG shows {}.", "Finding: {}.")
+# The plain form often: half of the sentences are the shortest.
+FRAMES = (
+    "{}.",
+    "{}.",
+    "{}.",
+    "{}.",
+    "The ECG shows {}.",
+    "Finding: {}.",
+    "This tracing shows {}.",
+    "Impression: {}.",
+)
 # "The ECG shows cannot rule out ..." is no sentence.
 _PLAIN_ONLY = ("consider", "cannot_rule_out")
 _NOTICES = {
@@ -82,8 +91,9 @@ def sentence(frame: str, words: str) -> str:
 
 
 def frame_for(statement: Statement, choice: int) -> str:
-    """The frame number ``choice``, or the plain one where no other makes a sentence."""
-    return FRAMES[0] if statement.certainty in _PLAIN_ONLY else FRAMES[choice]
+    """A frame by any number, or the plain one where no other makes a sentence."""
+    plain = statement.certainty in _PLAIN_ONLY
+    return FRAMES[0] if plain else FRAMES[choice % len(FRAMES)]
 
 
 def prompts_for(concept: str) -> tuple[str, ...]:

@@ -1,0 +1,97 @@
+"""What a language model has answered, remembered on disk: JSON lines that only ever grow."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+
+
+class AnswerFile:
+    """Answers by request key, for one process at a time.
+
+    Each answer is appended in one write, at once: a run that is killed and started again asks for
+    nothing twice. A last line that was cut off is dropped. Only the owner may read the file.
+
+    Args:
+        path: JSON lines of ``{"key": ..., "text": ...}``; made if it is missing.
+
+    Raises:
+        ValueError: a line is no answer, or another run is using the file.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._answers = self._read()
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def _read(self) -> dict[str, str]:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.path} is in use by another run; wait for its end") from None
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            os.ftruncate(self._file, whole)
+        answers = {}
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
+            try:
+                row = json.loads(line)
+                key, text = row["key"], row["text"]
+            except (ValueError, KeyError, TypeError):
+                key = text = None
+            if not isinstance(key, str) or not isinstance(text, str):
+                raise ValueError(f"{self.path}, line {number}: no answer; delete that line")
+            answers[key] = text
+        return answers
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, key: str) -> str | None:
+        """The answer to a request, or None."""
+        return self._answers.get(key)
+
+    def add(self, key: str, text: str) -> None:
+        """Remembers an answer, on disk when this returns to its caller."""
+        line = json.dumps({"key": key, "text": text}) + "\n"
+        _write_whole(self._file, line.encode())
+        self._answers[key] = text
+
+    def close(self) -> None:
+        """Flushes to the disk and lets another run have the file."""
+        os.fsync(self._file)
+        os.close(self._file)
+
+    def __enter__(self) -> AnswerFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _write_whole(file: int, data: bytes) -> None:
+    """All of it or, where the disk is full, none of it."""
+    size = os.fstat(file).st_size
+    done = 0
+    try:
+        while done < len(data):
+            done += os.write(file, data[done:])
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, size)
+        raise

@@ -1,0 +1,274 @@
+"""Any OpenAI-compatible chat endpoint (vLLM, llama.cpp, Ollama, SGLang ...) as a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import ipaddress
+import json
+import os
+import queue
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from esi_fast.cqa.requests import Answer, Request
+
+if TYPE_CHECKING:
+    import httpx
+
+KEY_VARIABLE = "ESI_FAST_API_KEY"
+_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+# No later request can fare better: the address, the key or the model is wrong.
+_FATAL = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
+_MAX_BYTES = 1 << 20  # of one answer
+_MAX_TOKENS = 400  # of one answer; reasoning models think first
+_LONGEST_WAIT = 60.0  # s, between two attempts
+_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+
+
+class EndpointError(ValueError):
+    """The endpoint cannot be used at all; the message says why and what to do."""
+
+
+class ChatBackend:
+    """Describes by chat completions, several at a time, every answer with its own request.
+
+    Args:
+        base_url: up to and including ``/v1``. Loopback only, unless ``allow_remote``.
+        model: as the endpoint names it.
+        concurrency: requests at a time.
+        timeout: seconds for one attempt.
+        retries: further attempts after a passing failure (429, 5xx, a lost connection, a timeout,
+            an answer that is no chat completion), with growing random pauses, or as long as the
+            endpoint asks for by ``Retry-After``.
+        allow_remote: let prompts leave this machine.
+        first_pause: seconds before the first further attempt, at most.
+
+    The key, if one is needed, is read from the environment (``ESI_FAST_API_KEY``) and never
+    written anywhere. Proxies are not used for loopback; redirects are not followed.
+
+    Raises:
+        ValueError: an argument is out of range, the URL is not loopback, or it carries a password.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        retries: int = 5,
+        allow_remote: bool = False,
+        first_pause: float = 0.5,
+    ) -> None:
+        if not model.strip():
+            raise ValueError("model is empty; name one that the endpoint serves")
+        if concurrency < 1 or retries < 0 or not 0 < timeout < float("inf"):
+            raise ValueError(
+                f"concurrency {concurrency}, timeout {timeout} and retries {retries}: give at "
+                "least 1, more than 0 and at least 0"
+            )
+        self._url = base_url.rstrip("/")
+        self._is_local = check_url(self._url, allow_remote=allow_remote)
+        self._key = os.environ.get(KEY_VARIABLE, "")
+        if self._key and not self._is_local and urlsplit(self._url).scheme != "https":
+            raise ValueError(f"{self._url}: {KEY_VARIABLE} is set, and is sent over https only")
+        self.model = model
+        self._concurrency, self._timeout, self._retries = concurrency, timeout, retries
+        self._first_pause = first_pause
+        self._has_answered = False
+
+    def parameters(self) -> dict[str, object]:
+        """Sampling: greedy, so that a request has one answer."""
+        return {"temperature": 0, "seed": 0, "max_tokens": _MAX_TOKENS}
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """What is sent for a request."""
+        return {"model": self.model, "messages": request.messages(), **self.parameters()}
+
+    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """The answer to each request as it comes, with the request's index.
+
+        The requests run in a thread of their own, so that this works where an event loop runs
+        already (a notebook); closing the iterator cancels what is under way.
+
+        Raises:
+            EndpointError: the endpoint cannot be reached, or refuses key, model or address.
+            ModuleNotFoundError: httpx is not installed.
+        """
+        import httpx
+
+        done: queue.SimpleQueue[tuple[int, Answer] | BaseException] = queue.SimpleQueue()
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(self._ask_all(httpx, requests, done.put))
+
+        def run() -> None:
+            try:
+                loop.run_until_complete(task)
+            except (Exception, asyncio.CancelledError) as error:
+                done.put(error)
+            finally:
+                loop.close()
+
+        thread = threading.Thread(target=run, name="chat", daemon=True)
+        thread.start()
+        try:
+            for _ in requests:
+                came = done.get()
+                if isinstance(came, BaseException):
+                    raise came
+                yield came
+        finally:
+            if thread.is_alive():
+                with contextlib.suppress(RuntimeError):  # it has just ended
+                    loop.call_soon_threadsafe(task.cancel)
+            thread.join()
+
+    async def _ask_all(
+        self,
+        httpx: ModuleType,
+        requests: Sequence[Request],
+        done: Callable[[tuple[int, Answer]], object],
+    ) -> None:
+        waiting = iter(enumerate(requests))  # shared: each worker takes the next
+        limits = httpx.Limits(max_connections=self._concurrency)
+        # A proxy would carry what is meant for this machine away from it.
+        async with httpx.AsyncClient(
+            timeout=None, limits=limits, trust_env=not self._is_local
+        ) as web:
+
+            async def work() -> None:
+                for index, request in waiting:
+                    done((index, await self._ask(web, request)))
+
+            try:
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(min(self._concurrency, len(requests))):
+                        workers.create_task(work())
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None
+
+    async def _ask(self, web: httpx.AsyncClient, request: Request) -> Answer:
+        body = json.dumps(self.body(request)).encode()
+        for attempt in range(self._retries + 1):
+            outcome = await self._attempt(web, body)
+            if outcome.text is not None:
+                self._has_answered = True
+                return Answer(_THOUGHT.sub("", outcome.text).strip())
+            if not outcome.is_passing or attempt == self._retries:
+                break
+            longest = min(self._first_pause * 2**attempt, _LONGEST_WAIT)
+            pause = max(random.uniform(longest / 2, longest), outcome.wait)
+            await asyncio.sleep(min(pause, _LONGEST_WAIT))
+        if outcome.is_unreachable and not self._has_answered:
+            raise EndpointError(f"{self._url}: {outcome.problem}; is the server running there?")
+        return Answer("", outcome.problem)
+
+    async def _attempt(self, web: httpx.AsyncClient, body: bytes) -> _Outcome:
+        import httpx
+
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        address = f"{self._url}/chat/completions"
+        content = bytearray()
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                web.stream("POST", address, content=body, headers=headers) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > _MAX_BYTES:
+                        return _Outcome(problem="answer of more than 1 MiB")
+        except TimeoutError:
+            return _Outcome(problem=f"timeout after {self._timeout:g} s")
+        except httpx.ConnectError as error:
+            return _Outcome(problem=f"no connection ({error})", is_unreachable=True)
+        except httpx.HTTPError as error:
+            return _Outcome(problem=f"lost connection ({type(error).__name__})")
+        status = response.status_code
+        if status in _FATAL:
+            raise EndpointError(f"{self._url} answers HTTP {status}: {_reason(status, self.model)}")
+        if status != 200:
+            wait = _retry_after(response.headers.get("Retry-After", ""))
+            return _Outcome(problem=f"HTTP {status}", is_passing=status in _PASSING, wait=wait)
+        text = text_of_completion(bytes(content))
+        return _Outcome(text=text, problem="" if text else "no chat completion")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Of one attempt: the text, or the problem and whether (and when) another may fare better."""
+
+    text: str | None = None
+    problem: str = ""
+    is_passing: bool = True
+    is_unreachable: bool = False
+    wait: float = 0.0
+
+
+def _reason(status: int, model: str) -> str:
+    if status in (401, 403):
+        return f"set {KEY_VARIABLE} to a key that it accepts"
+    if status == 404:
+        return f"no chat endpoint there, or no model {model!r}; --base-url ends in /v1"
+    return "redirects are not followed; give the final address"
+
+
+def _retry_after(header: str) -> float:
+    """Seconds that ``Retry-After`` asks for, as a number or a date; 0 where it asks for none."""
+    if re.fullmatch(r"\d{1,9}(?:\.\d+)?", header.strip()):
+        return float(header)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def text_of_completion(content: bytes | str) -> str | None:
+    """The message of a chat completion, or None where it is none."""
+    try:
+        text = json.loads(content)["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+    return text if isinstance(text, str) and text.strip() else None
+
+
+def check_url(url: str, *, allow_remote: bool) -> bool:
+    """Whether a URL is on this machine.
+
+    Raises:
+        ValueError: it is no http(s) URL, carries a password, or is remote without leave.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"base URL {url!r}: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(f"base URL {url!r} is no http:// or https:// address")
+    if parts.username or parts.password:
+        raise ValueError(f"the base URL of {host} carries a password; use {KEY_VARIABLE} instead")
+    try:
+        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local and not allow_remote:
+        raise ValueError(
+            f"base URL {url!r} is not on this machine: statements and passages would be sent to "
+            f"{host}; --allow-remote permits it"
+        )
+    return is_local
