@@ -19,6 +19,7 @@ from esi_fast.cqa.caption import CaptionDictionary, compose, concept_key_of_repo
 from esi_fast.data.plan import Planned, Rejection
 from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_index import MISSING, SATURATED
+from esi_fast.data.token_count import TokenCounter
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS, canonical_lead
 from esi_fast.signal.catalogue import Catalogue, CatalogueEntry
 from esi_fast.signal.quality import assess_records
@@ -98,6 +99,7 @@ class SampleMaker:
         lists_files: whether the catalogue lists the files that it has seen.
         witness: the header of the record that was read last, relative to ``root``; "" if none was.
             Where it has gone, the source has, and records that are missing now are not rejected.
+        count_tokens: by which captions are cut; None counts words and marks.
     """
 
     root: Path
@@ -106,6 +108,7 @@ class SampleMaker:
     captions: CaptionDictionary | None
     lists_files: bool = False
     witness: str = ""
+    count_tokens: TokenCounter | None = None
 
     @classmethod
     def of(
@@ -113,7 +116,8 @@ class SampleMaker:
     ) -> SampleMaker:
         """The one of a catalogue."""
         gain, lists_files = catalogue.adc_units_per_mv, catalogue.lists_files
-        return cls(catalogue.root, settings, gain, captions, lists_files)
+        count = TokenCounter(settings.tokenizer) if settings.tokenizer else None
+        return cls(catalogue.root, settings, gain, captions, lists_files, count_tokens=count)
 
     def require_source(self) -> None:
         """Make sure that the recordings are still where they were.
@@ -306,6 +310,8 @@ class SampleMaker:
             age=entry.age,
             sex=entry.sex,
             dictionary=self.captions,
+            max_tokens=self.settings.max_tokens,
+            count_tokens=self.count_tokens,
             seed=_paraphrase_seed(entry.key),
         ).text
 

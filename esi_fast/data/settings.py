@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from esi_fast.cqa.caption import MAX_TOKENS
 from esi_fast.leads import STANDARD_LEADS, lead_indices
 from esi_fast.signal.measurements import HIGHEST_RATE, LOWEST_RATE
 
@@ -33,6 +34,8 @@ class BuildSettings:
         keep_rejected: kinds of rejection to write all the same, flagged ``kept`` in their quality:
             ``checksum`` (the samples are not those that the header promises), ``leads`` (an absent
             lead is stored as missing, if any wanted lead is there).
+        max_tokens: of a caption that is baked in; its findings are never cut.
+        tokenizer: a text encoder's, by name or path, that counts them; "" counts words and marks.
     """
 
     fs: float = 500.0
@@ -45,6 +48,8 @@ class BuildSettings:
     test_fraction: float = 0.05
     measure: bool = True
     keep_rejected: tuple[str, ...] = ()
+    max_tokens: int = MAX_TOKENS
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -63,6 +68,8 @@ class BuildSettings:
                 f"fs is {self.fs} Hz, beyond what can be measured ({LOWEST_RATE} to "
                 f"{HIGHEST_RATE} Hz); give --no-measure"
             )
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}, it must be 1 or more")
         if self.fs * self.duration > MAX_SAMPLES:
             raise ValueError(
                 f"duration is {self.duration} s, at {self.fs:g} Hz it must be "

@@ -269,7 +269,9 @@ def _digest(what: object) -> str:
 
 
 def _captions_digest(captions: CaptionDictionary) -> str:
-    return _digest(sorted((one.statement, one.text, one.sources) for one in captions))
+    return _digest(
+        sorted((one.statement, one.text, one.paraphrases, one.sources) for one in captions)
+    )
 
 
 def _part_of(folder: dict[str, Any]) -> list[int] | None:

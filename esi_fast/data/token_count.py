@@ -1,0 +1,43 @@
+"""How many tokens a sentence has for a text encoder: what a caption's budget is counted in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class TokenCounter:
+    """Tokens of sentences by a tokenizer of Hugging Face, each distinct sentence counted once.
+
+    Captions are put together of few distinct sentences (measured values apart). The tokenizer is
+    loaded when it is first needed, in each process for itself.
+
+    Args:
+        tokenizer: name or local path of a tokenizer or of a model that has one.
+    """
+
+    def __init__(self, tokenizer: str) -> None:
+        self._name = tokenizer
+        self._loaded: Any = None
+        self._known: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        """Without the tokens that mark a text's start and end.
+
+        Raises:
+            OSError: there is no such tokenizer.
+            ModuleNotFoundError: transformers is not installed.
+        """
+        count = self._known.get(text)
+        if count is None:
+            if self._loaded is None:
+                from transformers import AutoTokenizer
+
+                self._loaded = AutoTokenizer.from_pretrained(self._name)
+            ids = self._loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
+            if len(self._known) >= 1 << 20:  # a million sentences with values in them
+                self._known.clear()
+            count = self._known[text] = len(ids)
+        return count
+
+    def __reduce__(self) -> tuple[type[TokenCounter], tuple[str]]:
+        return TokenCounter, (self._name,)
