@@ -78,10 +78,9 @@ def findings_of(raw_lines: Iterable[str]) -> tuple[str, ...]:
     borderline, nonspecific) count like definite ones: a training target should hold everything
     that the reader saw, and the caption keeps the hedge.
     """
-    return _findings(statements_of(tuple(raw_lines)))
+    return _report(tuple(raw_lines)).findings
 
 
-@lru_cache(maxsize=65536)
 def _findings(statements: tuple[Statement, ...]) -> tuple[str, ...]:
     return tuple(sorted({said.concept for said in statements if said.is_finding}))
 
@@ -101,7 +100,7 @@ def concept_key_of_report(raw_lines: Iterable[str]) -> str:
     not be read and that captions quote, so that a normal, an abnormal and an unreadable report do
     not count as saying the same. Reports that say nothing at all share one key of their own.
     """
-    return _key(statements_of(tuple(raw_lines)))
+    return _report(tuple(raw_lines)).concept_key
 
 
 def compose(
@@ -140,30 +139,23 @@ def compose(
     if sex not in ("male", "female", None):
         raise ValueError(f"sex is {sex!r}; give 'male', 'female' or None")
     length = count_tokens or approximate_tokens
-    said = statements_of(tuple(statements))
-    findings = _findings(said)
-    forbidden = forbidden_claims(findings)
-    ordered = _by_severity(said)
-    limits = _limits(said)
-
-    frames = [frame_for(one, _draw(seed, place)) for place, one in enumerate(ordered)]
-    head = [sentence(frame, phrase(one)) for frame, one in zip(frames, ordered, strict=True)]
-    head += _summary(said, forbidden)
+    report = _report(tuple(statements))
+    head = [*_told(report.findings_told, seed), *report.summary]
+    limits = report.limits
     room = max_tokens - sum(map(length, head)) - sum(map(length, limits))
     if room < 0:
-        head = [sentence(FRAMES[0], phrase(one)) for one in ordered]
-        head += _summary(said, forbidden)
+        head = [*_told(report.findings_told, None), *report.summary]
         room = max_tokens - sum(map(length, head)) - sum(map(length, limits))
 
     person = demographics(age, sex)
     style = seed % NUM_STYLES
     candidates: list[tuple[str, Description | None]] = [
-        (intervals(measurements or {}, forbidden, sex, style), None),
+        (intervals(measurements or {}, report.forbidden, sex, style), None),
         (person, None),
-        *((line, None) for line in _also_reported(said)),
+        *((line, None) for line in report.quoted),
     ]
     if dictionary is not None:
-        candidates += _descriptions(ordered, dictionary, forbidden, seed)
+        candidates += _descriptions(report, dictionary, seed)
     kept: dict[str, Description | None] = {}
     for text, description in candidates:
         if text and text not in kept and (needed := length(text)) <= room:
@@ -173,16 +165,15 @@ def compose(
     described = [one for one in kept.values() if one is not None]
     return Caption(
         text=" ".join([*head, *kept, *person_kept, *limits]) or "Twelve-lead electrocardiogram.",
-        findings=findings,
-        concept_key=_key(said),
-        statements=said,
+        findings=report.findings,
+        concept_key=report.concept_key,
+        statements=report.said,
         sources=tuple(dict.fromkeys(source for one in described for source in one.sources)),
         checks=tuple(dict.fromkeys(check for one in described for check in one.checks)),
         prompts=tuple(one.prompt_sha256 for one in described),
     )
 
 
-@lru_cache(maxsize=65536)
 def _key(said: tuple[Statement, ...]) -> str:
     verdicts = {one.concept for one in said if one.kind == "summary" and not one.negated}
     other = verdicts | {one.concept for one in said if _is_quoted(one)}
@@ -200,7 +191,53 @@ def _draw(seed: int, place: int) -> int:
     return zlib.crc32(f"{seed}:{place}".encode())
 
 
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What a report says, read once for all records that share it.
+
+    Attributes:
+        said: its statements.
+        findings, concept_key: as a caption has them.
+        forbidden: what may not be said of this ECG.
+        findings_told: (canonical words, statement) in the order of a caption.
+        summary, limits, quoted: sentences.
+    """
+
+    said: tuple[Statement, ...]
+    findings: tuple[str, ...]
+    concept_key: str
+    forbidden: frozenset[str]
+    findings_told: tuple[tuple[str, Statement], ...]
+    summary: tuple[str, ...]
+    limits: tuple[str, ...]
+    quoted: tuple[str, ...]
+
+
 @lru_cache(maxsize=65536)
+def _report(lines: tuple[str, ...]) -> _Report:
+    said = statements_of(lines)
+    findings = _findings(said)
+    forbidden = forbidden_claims(findings)
+    return _Report(
+        said=said,
+        findings=findings,
+        concept_key=_key(said),
+        forbidden=forbidden,
+        findings_told=tuple((phrase(one), one) for one in _by_severity(said)),
+        summary=_summary(said, forbidden),
+        limits=_limits(said),
+        quoted=_also_reported(said),
+    )
+
+
+def _told(findings: tuple[tuple[str, Statement], ...], seed: int | None) -> list[str]:
+    """The findings, a sentence each: in frames drawn by a seed, or in the shortest one."""
+    return [
+        sentence(FRAMES[0] if seed is None else frame_for(one, _draw(seed, place)), words)
+        for place, (words, one) in enumerate(findings)
+    ]
+
+
 def _by_severity(said: tuple[Statement, ...]) -> tuple[Statement, ...]:
     """The findings, rhythm first and then by severity; of one concept the surest statement."""
     surest: dict[str, Statement] = {}
@@ -212,7 +249,6 @@ def _by_severity(said: tuple[Statement, ...]) -> tuple[Statement, ...]:
     return tuple(sorted(surest.values(), key=lambda one: one.rank))
 
 
-@lru_cache(maxsize=65536)
 def _summary(said: tuple[Statement, ...], forbidden: frozenset[str]) -> tuple[str, ...]:
     """The report's closing verdict, unless its own findings or another verdict contradict it."""
     verdicts = [
@@ -227,13 +263,11 @@ def _summary(said: tuple[Statement, ...], forbidden: frozenset[str]) -> tuple[st
     return tuple(sentence("{}.", display_name(one)) for one in chosen)
 
 
-@lru_cache(maxsize=65536)
 def _limits(said: tuple[Statement, ...]) -> tuple[str, ...]:
     notices = dict.fromkeys(phrase(one) for one in said if one.kind == "technical")
     return tuple(sentence("{}.", words) for words in notices if words)
 
 
-@lru_cache(maxsize=65536)
 def _also_reported(said: tuple[Statement, ...]) -> tuple[str, ...]:
     """Lines that could not be read, word for word."""
     lines = dict.fromkeys(
@@ -248,19 +282,16 @@ def _is_quoted(one: Statement) -> bool:
 
 
 def _descriptions(
-    ordered: tuple[Statement, ...],
-    dictionary: CaptionDictionary,
-    forbidden: frozenset[str],
-    seed: int,
+    report: _Report, dictionary: CaptionDictionary, seed: int
 ) -> list[tuple[str, Description | None]]:
     """What the findings look like, the plain sinus rhythm last; nothing the findings contradict."""
-    last_first = sorted(ordered, key=lambda one: one.base == "sinus_rhythm")
     found: list[tuple[str, Description | None]] = []
-    for place, one in enumerate(last_first):
-        description = dictionary.get(phrase(one))
+    plain: list[tuple[str, Description | None]] = []
+    for place, (words, one) in enumerate(report.findings_told):
+        description = dictionary.get(words)
         if description is not None:
-            fitting = [text for text, claims in description.texts if not claims & forbidden]
+            fitting = [text for text, said in description.texts if not said & report.forbidden]
             if fitting:
                 chosen = fitting[_draw(seed, -1 - place) % len(fitting)]
-                found.append((chosen, description))
-    return found
+                (plain if one.base == "sinus_rhythm" else found).append((chosen, description))
+    return found + plain

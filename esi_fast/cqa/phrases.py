@@ -84,6 +84,7 @@ def phrase(statement: Statement) -> str:
     return f"{words}, {statement.cause}" if statement.cause else words
 
 
+@lru_cache(maxsize=65536)
 def sentence(frame: str, words: str) -> str:
     """The words in one of FRAMES, as a sentence."""
     filled = frame.format(words)
