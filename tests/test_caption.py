@@ -50,7 +50,7 @@ LINES = (
 
 @pytest.fixture(scope="module")
 def dictionary() -> CaptionDictionary:
-    return CaptionDictionary.from_statements(LINES)
+    return CaptionDictionary.from_reports([line] for line in LINES)
 
 
 def test_findings_come_first_then_values_then_looks_then_person_then_limits(
@@ -277,7 +277,7 @@ def test_a_technical_notice_is_never_described_as_disease(dictionary: CaptionDic
         ),
     }
     for line, expected in notices.items():
-        caption = compose([line], dictionary=CaptionDictionary.from_statements([line]))
+        caption = compose([line], dictionary=CaptionDictionary.from_reports([[line]]))
         assert caption.text == expected
         assert caption.findings == ()
         assert caption.sources == ()
@@ -367,7 +367,7 @@ def test_captions_of_real_reports(shared_data: Path) -> None:
             [value for name, value in row.items() if name.startswith("report_") and value.strip()]
             for row in csv.DictReader(file)
         ]
-    words = CaptionDictionary.from_statements(line for lines in reports for line in lines)
+    words = CaptionDictionary.from_reports(reports)
     lengths = []
     for number, lines in enumerate(reports):
         caption = compose(lines, measurements=NORMAL, age=60, dictionary=words, seed=number)

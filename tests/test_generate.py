@@ -146,7 +146,7 @@ def test_progress_counts_every_statement_once() -> None:
 
 
 def test_checks_are_counted_in_a_file(tmp_path: Path) -> None:
-    backend = Scripted("P waves before each QRS.", "Wide QRS.", "Chaotic baseline.")
+    backend = Scripted("P waves before each QRS.", "A wide QRS.", "A chaotic baseline.")
     described = describe_all(statements_of(("afib", "LBBB")), backend, passage_retriever())
     write_checks(described, tmp_path / "checks.csv")
     with (tmp_path / "checks.csv").open(encoding="utf-8", newline="") as file:

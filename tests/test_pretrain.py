@@ -62,7 +62,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "shards",
         fs=100,
         duration=5.0,
-        captions=CaptionDictionary.from_statements(lines),
+        captions=CaptionDictionary.from_reports([line] for line in lines),
     )
     return folder / "shards"
 

@@ -36,9 +36,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="module")
 def dictionary(tree: Tree) -> CaptionDictionary:
-    return CaptionDictionary.from_statements(
-        line for entry in tree.entries for line in entry.statements
-    )
+    return CaptionDictionary.from_reports(entry.statements for entry in tree.entries)
 
 
 def captions_of(folder: Path) -> dict[str, tuple[str, list[str]]]:

@@ -28,7 +28,8 @@ def test_the_template_passes_its_own_checks_for_every_passage_and_hedge() -> Non
     for passage in passages():
         concept = passage.metadata["concept"]
         for hedge in hedges:
-            statement = said(f"{hedge}{display_name(concept)}")
+            age = "acute " if passage.metadata["acuity"] else ""
+            statement = said(f"{hedge}{age}{display_name(concept)}")
             assert statement.concept == concept
             made = describe(statement)
             assert made.failures == ()
@@ -107,6 +108,11 @@ LOOKS = {
         "pathological Q waves or loss of R in {}",
         "tall broad R with upright T in V1 and V2, the mirror of the posterior wall",
     ),
+    "tall T waves": ("T waves of unusual height in {}", ""),
+    "non-ST-elevation myocardial infarction": (
+        "ST lowering or inverted T waves in {} without pathological Q waves",
+        "",
+    ),
     "abnormal Q waves": (
         "deep or broad Q waves in {}",
         "tall broad R in V1 and V2, the mirror of the posterior wall",
@@ -114,14 +120,24 @@ LOOKS = {
 }
 # Those with a passage of their own, which is about that very wall.
 OWN = {
-    "Anterior ST elevation": (
-        "ST segment raised in V1 to V4, often with reciprocal lowering in II, III and aVF"
+    "Anterior ST elevation": "ST segment raised in V2, V3 and V4",
+    "Inferior ST elevation": "ST segment raised in II, III and aVF",
+    "Lateral ST elevation": "ST segment raised in I, aVL, V5 and V6",
+    "Anterolateral ST elevation": "ST segment raised in I, aVL, V3, V4, V5 and V6",
+    "Septal myocardial infarction": "QS complexes without the septal r in V1 and V2",
+    "Apical myocardial infarction": "pathological Q waves or lost R waves in V3 to V6",
+    "Anterolateral myocardial infarction": (
+        "pathological Q waves or lost R waves in V3 to V6, I and aVL"
     ),
-    "Inferior ST elevation": (
-        "ST segment raised in II, III and aVF, often with reciprocal lowering in I and aVL"
+    "Anteroseptolateral myocardial infarction": "QS or Q waves from V1 to V6, in I and aVL",
+    "Inferolateral myocardial infarction": (
+        "pathological Q waves in II, III and aVF as well as V5 and V6"
     ),
-    "Lateral ST elevation": (
-        "ST segment raised in I, aVL, V5 and V6, at times with reciprocal lowering in III and aVF"
+    "Inferoposterolateral myocardial infarction": (
+        "Q waves in II, III, aVF, V5 and V6 with tall broad R and upright T in V1 and V2"
+    ),
+    "Posterolateral myocardial infarction": (
+        "Q waves in I, aVL, V5 and V6 with tall broad R and upright T in V1 and V2"
     ),
     "Inferior myocardial infarction": "pathological Q waves in II, III and aVF",
     "Anterior myocardial infarction": "pathological Q waves or lost R waves in V1 to V4",

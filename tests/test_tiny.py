@@ -29,7 +29,7 @@ def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None
     assert record.signal.shape == (12, 1250)
 
     lines = [line for entry in entries for line in entry.statements]
-    dictionary = CaptionDictionary.from_statements(lines)
+    dictionary = CaptionDictionary.from_reports([line] for line in lines)
     out = tmp_path / "shards"
     summary = build(catalogue, out, fs=100, duration=5.0, captions=dictionary)
     assert sum(summary.records.values()) == 40

@@ -33,7 +33,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fs=100,
         val_fraction=0.2,
         test_fraction=0.4,
-        captions=CaptionDictionary.from_statements(statements),
+        captions=CaptionDictionary.from_reports([one] for one in statements),
         measure=False,
         workers=1,
     )

@@ -93,7 +93,7 @@ def test_captions_are_baked_in(records: Path, tmp_path: Path) -> None:
     from esi_fast.cqa.caption import CaptionDictionary
     from esi_fast.data.shard_set import ShardSet
 
-    CaptionDictionary.from_statements(["Sinus rhythm"]).save(tmp_path / "cqa.jsonl")
+    CaptionDictionary.from_reports([["Sinus rhythm"]]).save(tmp_path / "cqa.jsonl")
     out = tmp_path / "out"
     done = shard("--records", records, "--out", out, "--fs", "100", "--cqa", tmp_path / "cqa.jsonl")
     assert done.returncode == 0, done.stderr

@@ -35,6 +35,7 @@ WALLS_OF_WORD: dict[str, tuple[str, ...]] = {
     **{wall: (wall,) for wall in WALL_LEADS},
     **{word: walls for walls, word in _COMPOUND.items()},
     "high": (),
+    "basal": (),
     "inferoapical": ("inferior", "apical"),
     "septoapical": ("septal", "apical"),
     "anteroapical": ("anterior", "apical"),
@@ -78,6 +79,7 @@ _WRITTEN_WHOLE = {
     "short_pr": "short PR interval",
     "wide_qrs_tachycardia": "wide-QRS tachycardia",
     "poor_r_wave_progression": "poor R-wave progression",
+    "non_st_elevation_myocardial_infarction": "non-ST-elevation myocardial infarction",
 }
 
 
@@ -94,6 +96,7 @@ class Concept:
         names_disease: whether it is a diagnosis (True) or the description of a shape.
         degree: the degree of block that it means, or None.
         patterns: regular expressions on folded text.
+        qualifiers: words that may stand beside it and say nothing more that is kept.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Concept:
     names_disease: bool
     degree: str | None
     patterns: tuple[str, ...]
+    qualifiers: frozenset[str]
 
 
 @lru_cache(maxsize=1)
@@ -119,6 +123,7 @@ def concepts() -> dict[str, Concept]:
             names_disease=row.get("names", kinds[kind]["names"]),
             degree=row.get("degree"),
             patterns=tuple(row["match"]),
+            qualifiers=frozenset(row.get("beside", "").split()),
         )
         for kind, rows in table.items()
         for name, row in rows.items()

@@ -35,8 +35,19 @@ _AMOUNTS = frozenset(
         "multifocal",
         "paired",
         "diffuse",
+        "rare",
+        "single",
+        "polymorphic",
+        "monomorphic",
+        "uniform",
+        "widespread",
     }
 )
+_AMOUNTS_AFTER = {
+    "couplet": " in couplets",
+    "triplet": " in triplets",
+    "consecutive": ", consecutive",
+}
 # The plain form often: half of the sentences are the shortest.
 FRAMES = (
     "{}.",
@@ -76,7 +87,7 @@ def phrase(statement: Statement) -> str:
     amount = f"{degree} " if degree in _AMOUNTS else ""
     acuity = _ACUITY_BEFORE.get(statement.acuity or "", "")
     words = f"{_CERTAINTY[statement.certainty]}{amount}{acuity}{name}"
-    words += _ACUITY_AFTER.get(statement.acuity or "", "")
+    words += _ACUITY_AFTER.get(statement.acuity or "", "") + _AMOUNTS_AFTER.get(degree, "")
     if ":" in degree or degree == "variable":
         words += f" with {degree} conduction"
     if statement.rate_response:

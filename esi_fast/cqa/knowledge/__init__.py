@@ -1,4 +1,22 @@
-"""The passages that captions rest on, and the retriever over them."""
+"""The passages that captions rest on, and the retriever over them.
+
+The files beside this module hold one passage a finding, in the project's own words. A row's keys:
+
+    base, territory  the concept (and its wall) that the passage is about
+    acuity           "acute" for the look of an acute infarct; left out otherwise
+    side, degree     left, right or both; first, second, third or high: as the concept's name says
+    title            searched with double weight
+    appearance       what the tracing shows, without a number: captions quote it, behind "Possibly"
+                     too. {leads} stands for the leads of the statement's wall
+    paraphrases      one or two further wordings of the appearance
+    mirror           with {leads}, what V1 to V3 show of the posterior wall, which they see from
+                     behind: the reverse. "" where that is unsure; left out where a thing has no
+                     direction, so that V1 to V3 are named like other leads
+    text             definition, criteria with numbers, mimics; line ends are blanks
+    leads            every lead that the wordings and the text name
+    mentions         other diseases that the wordings or the text may name
+    source           an entry of sources.toml
+"""
 
 from __future__ import annotations
 
@@ -7,55 +25,52 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from esi_fast.cqa.concepts import concept_name, concepts, ordered_walls
-from esi_fast.leads import STANDARD_LEADS
+from esi_fast.cqa.knowledge.passage import check_together, document_of
 from esi_fast.retriever import Document, Retriever
 
-_FILE = Path(__file__).with_name("passages.toml")
-_REQUIRED = ("base", "title", "appearance", "text", "leads", "source")
+_FOLDER = Path(__file__).parent
+# Passages keep this order: among equal scores the first one wins.
+_FILES = (
+    "rhythm",
+    "pacing",
+    "conduction",
+    "hypertrophy",
+    "infarct",
+    "acute_infarct",
+    "st_t",
+    "st_t_walls",
+    "interval_axis",
+    "morphology",
+)
 
 
 @lru_cache(maxsize=1)
 def passages() -> tuple[Document, ...]:
-    """Every built-in passage.
+    """Every built-in passage, always in the same order.
 
-    A document's metadata: concept, base, kind, territory (list), appearance, leads (list),
-    mentions (list of concept bases), mirror (str or None) and source (the reference in full).
+    A document's metadata: concept, base, kind, territory (list), side ("left", "right", "both" or
+    ""), degree ("first", "second", "third", "high" or ""), acuity ("acute" or ""), appearance,
+    paraphrases (list of 1 or 2), mirror (str or None), leads (list), mentions (list of concept
+    bases) and source (the reference in full).
 
     Raises:
-        ValueError: the file breaks its own rules; the message names the passage.
+        ValueError: a passage breaks a rule of ``passage.document_of``; the message names it.
     """
-    table: dict[str, Any] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    return tuple(_document(row, table["sources"]) for row in table["passage"])
+    sources = sources_by_key()
+    rows = [row for name in _FILES for row in _read(name)["passage"]]
+    documents = tuple(document_of(row, sources) for row in rows)
+    check_together(documents)
+    return documents
 
 
-def _document(row: dict[str, Any], sources: dict[str, str]) -> Document:
-    name = row.get("title", row.get("base", "without a title"))
-    missing = [key for key in _REQUIRED if key not in row]
-    if missing:
-        raise ValueError(f"passage {name!r} lacks {', '.join(missing)}")
-    walls = ordered_walls(set(row.get("territory", ())))
-    foreign = sorted(set(row["leads"]) - set(STANDARD_LEADS))
-    strangers = sorted({row["base"], *row.get("mentions", ())} - set(concepts()))
-    if foreign or strangers or len(walls) != len(row.get("territory", ())):
-        raise ValueError(f"passage {name!r} names what does not exist: {foreign or strangers}")
-    concept = concept_name(row["base"], walls)
-    return Document(
-        id=concept.replace("_", "-"),
-        title=row["title"],
-        text=row["text"].strip(),
-        metadata={
-            "concept": concept,
-            "base": row["base"],
-            "kind": concepts()[row["base"]].kind,
-            "territory": list(walls),
-            "appearance": row["appearance"],
-            "mirror": row.get("mirror"),
-            "leads": list(row["leads"]),
-            "mentions": list(row.get("mentions", ())),
-            "source": sources[row["source"]],
-        },
-    )
+def sources_by_key() -> dict[str, str]:
+    """The references, by the short names that the passage files give."""
+    sources: dict[str, str] = _read("sources")["sources"]
+    return sources
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def passage_retriever(backend: str = "bm25") -> Retriever:
