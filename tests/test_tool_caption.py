@@ -22,6 +22,10 @@ REPORTS = [
 ]
 
 
+OPENAI = ("--backend", "openai", "--model", "m", "--retries", "0", "--base-url")
+NOWHERE = ("--backend", "transformers", "--model", "nowhere")
+
+
 def write_tree(folder: Path, reports: list[list[str]]) -> Path:
     folder.mkdir(parents=True)
     columns = [f"report_{number}" for number in range(18)]
@@ -90,7 +94,18 @@ def test_a_dictionary_is_written_whole(root: Path, tmp_path: Path) -> None:
     for forbidden in ("1000000", "4000000", "6000001", "2150", "29999", "files/"):
         assert forbidden not in out.read_text()
     assert len(CaptionDictionary.load(out)) == len(rows)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cqa.jsonl", "tree"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cqa.checks.csv",
+        "cqa.jsonl",
+        "tree",
+    ]
+    with (tmp_path / "cqa.checks.csv").open(encoding="utf-8", newline="") as file:
+        counts = list(csv.DictReader(file))
+    assert [row["check"] for row in counts] == list(CHECKS)
+    described = sum(bool(row["text"]) for row in rows)
+    for row in counts:
+        assert (row["backend"], row["attempt"]) == ("template", "0")
+        assert (row["texts"], row["failed"]) == (str(described), "0")
 
 
 def test_the_closing_summary_counts(root: Path, tmp_path: Path) -> None:
@@ -109,6 +124,47 @@ def test_the_same_tree_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     for source, file in zip((tree, backwards), files, strict=True):
         assert run(root, "--records", source, "--out", file).returncode == 0
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("retriever", ["dense", "hybrid", "hnsw"])
+def test_every_retriever_writes_the_same_descriptions(
+    root: Path, tmp_path: Path, retriever: str
+) -> None:
+    tree = write_tree(tmp_path / "tree", REPORTS)
+    by_words, other = tmp_path / "words.jsonl", tmp_path / "other.jsonl"
+    assert run(root, "--records", tree, "--out", by_words).returncode == 0
+    done = run(root, "--records", tree, "--out", other, "--retriever", retriever)
+    assert done.returncode == 0, done.stderr
+    assert other.read_bytes() == by_words.read_bytes()
+
+
+def test_lines_that_were_not_read_are_listed(root: Path, tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree", REPORTS)
+    listed = run(root, "--records", tree, "--out", tmp_path / "a.jsonl", "--report")
+    assert listed.stdout.startswith(
+        "count,line,read_as,not_read\n1,Quixotic deflections,,quixotic deflections\n"
+    )
+    run(root, "--records", tree, "--out", tmp_path / "b.jsonl", "--report", tmp_path / "lines.csv")
+    with (tmp_path / "lines.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["line"] for row in csv.DictReader(file)] == ["Quixotic deflections"]
+
+
+def test_ones_own_books_are_cited_beside_the_built_in_passages(root: Path, tmp_path: Path) -> None:
+    tree, books = write_tree(tmp_path / "tree", REPORTS), tmp_path / "books"
+    books.mkdir()
+    about = "In atrial fibrillation the baseline undulates and no P waves are to be seen at all. "
+    (books / "mine.md").write_text(f"# Atrial fibrillation\n\n{about * 2}Truly.\n")
+    (books / "broken.pdf").write_bytes(b"%PDF-1.7 not really")
+    out = tmp_path / "cqa.jsonl"
+    done = run(root, "--records", tree, "--out", out, "--passages", books)
+    assert done.returncode == 0, done.stderr
+    assert "1 passages of" in done.stdout
+    assert "not read: broken.pdf" in done.stderr
+    rows = {
+        row["statement"]: row["sources"] for row in map(json.loads, out.read_text().splitlines())
+    }
+    assert rows["atrial fibrillation"] == ["atrial-fibrillation", "mine.md, chunk 1"]
+    assert rows["sinus rhythm"] == ["sinus-rhythm"]
 
 
 def test_an_existing_file_is_kept_unless_asked(root: Path, tmp_path: Path) -> None:
@@ -132,7 +188,24 @@ def test_an_existing_file_is_kept_unless_asked(root: Path, tmp_path: Path) -> No
         (["--records", "tree", "--out", "no/such/x.jsonl"], 2, "folder that exists"),
         (["--records", "tree", "--out", "empty"], 2, "must be a file"),
         (["--records", "tree", "--out", "x.jsonl", "--backend", "gpt"], 2, "invalid choice"),
-        (["--records", "tree", "--out", "x.jsonl", "--retriever", "hnsw"], 2, "invalid choice"),
+        (["--records", "tree", "--out", "x.jsonl", "--retriever", "faiss"], 2, "invalid choice"),
+        (["--records", "tree", "--out", "x.jsonl", "--embedder", "m"], 2, "--embedder is of dense"),
+        (["--records", "tree", "--out", "x.jsonl", "--passages", "no"], 2, "--passages no is no"),
+        (["--records", "tree", "--out", "x.jsonl", "--top-k", "0"], 2, "--top-k is 0"),
+        (["--records", "tree", "--out", "x.jsonl", "--backend", "openai"], 2, "needs --model"),
+        (
+            ["--records", "tree", "--out", "x.jsonl", *OPENAI, "http://10.0.0.1/v1"],
+            2,
+            "not on this",
+        ),
+        (["--records", "tree", "--out", "x.jsonl", *OPENAI, "ftp://127.0.0.1"], 2, "is no http"),
+        (["--records", "tree", "--out", "x.jsonl", *OPENAI, "http://127.0.0.1:1/v1"], 1, "running"),
+        (
+            ["--records", "tree", "--out", "x.jsonl", "--export-batch", "b"],
+            2,
+            "of --backend openai",
+        ),
+        (["--records", "tree", "--out", "x.jsonl", *NOWHERE], 1, "nowhere"),
         (["--records", "tree"], 2, "--out"),
         (["--records", "tree", "--out", "x.jsonl", "--colour"], 2, "--colour"),
     ],

@@ -99,6 +99,13 @@ _REFERENCE = re.compile(
     r"|\btextbook\b|\baccording to\b|\bguideline",
     re.IGNORECASE,
 )
+_GENERIC = re.compile(
+    r"\b(?:often|usually|typically|at times|sometimes|mostly|commonly|generally"
+    r"|frequently|as a rule|characteristically|in (?:most|some|many) cases|tends? to)\b"
+    r"|\bcan (?:be|also|have|show|include|occur|appear)\b",
+    re.IGNORECASE,
+)
+_MAY = re.compile(r"\b(?:may|might|could)\b", re.IGNORECASE)
 _WORD = re.compile(r"[\w'-]+")
 
 
@@ -238,6 +245,13 @@ def check_reference(text: str, allowed: Allowed) -> str:
     return _holds(_REFERENCE, text)
 
 
+def check_generic(text: str, allowed: Allowed) -> str:
+    """No talk of what is often or may be seen: a caption says what this ECG shows."""
+    certainty = allowed.statement.certainty
+    vague = _holds(_GENERIC, text)
+    return vague or ("" if certainty in ("possible", "consider") else _holds(_MAY, text))
+
+
 def check_copy(text: str, allowed: Allowed) -> str:
     """No run of 12 words of a cited passage."""
     runs = _runs(text)
@@ -280,6 +294,7 @@ CHECKS: dict[str, Callable[[str, Allowed], str]] = {
     "markup": check_markup,
     "advice": check_advice,
     "reference": check_reference,
+    "generic": check_generic,
     "copy": check_copy,
     "length": check_length,
 }
