@@ -46,6 +46,14 @@ class CaptionJob:
         """CPU seconds for all records of MIMIC-IV-ECG: computed from the two."""
         return self.describe_s * NUM_LINES / self.lines + NUM_RECORDS / self.captions_per_s
 
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"{self.lines} distinct lines described in {self.describe_s:.1f} s "
+            f"({self.canonical} canonical statements), {self.captions_per_s:,.0f} captions/s; all "
+            f"{NUM_RECORDS:,} of MIMIC-IV-ECG, computed: {self.whole_job_s / 60:.1f} core-minutes"
+        )
+
 
 def caption_job(num_lines: int = NUM_LINES, num_records: int = 40_000) -> CaptionJob:
     """Measures it on lines in devices' wording and on records drawn of them."""
@@ -75,9 +83,7 @@ def caption_job(num_lines: int = NUM_LINES, num_records: int = 40_000) -> Captio
     ]
     started = time.process_time()
     for report, measured, age, sex, seed in records:
-        compose(
-            report, measurements=measured, age=age, sex=sex, dictionary=dictionary, seed=seed
-        )
+        compose(report, measurements=measured, age=age, sex=sex, dictionary=dictionary, seed=seed)
     compose_s = time.process_time() - started
     return CaptionJob(len(lines), len(dictionary), describe_s, num_records, compose_s)
 

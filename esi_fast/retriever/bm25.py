@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.retriever.documents import Document
-
-_WORD = re.compile(r"[^\W_]+")
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, in its order."""
-    return _WORD.findall(text.casefold())
+from esi_fast.retriever.documents import Document, words_of
 
 
 class Bm25:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ class MetadataIndex:
         return allowed
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case, in its order."""
+    return _WORD.findall(text.casefold())
+
+
 def members_of(value: object) -> set[object]:
     """The members of a list, tuple or set; anything else is its own only member.
 
@@ -89,3 +97,23 @@ def members_of(value: object) -> set[object]:
         raise ValueError(
             f"{value!r} cannot be filtered on; give strings, numbers or a list of them"
         ) from None
+
+
+def check(document: Document) -> None:
+    """Makes sure that a document can be found, kept and read again.
+
+    Raises:
+        ValueError: it cannot, and why.
+    """
+    for name in ("id", "title", "text"):
+        value = getattr(document, name)
+        if not isinstance(value, str):
+            raise ValueError(f"{name} {value!r} of document {document.id!r} is no string")
+    if not words_of(f"{document.title} {document.text}"):
+        raise ValueError(f"document {document.id!r} holds no word to search for")
+    try:
+        same = json.loads(json.dumps(dict(document.metadata)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata of document {document.id!r}: {error}") from None
+    if list(same) != list(document.metadata):
+        raise ValueError(f"metadata of document {document.id!r}: keys must be strings")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.retriever.bm25 import words_of
-from esi_fast.retriever.documents import Document
+from esi_fast.retriever.documents import Document, words_of
 
 Vectors = NDArray[np.float32]
 # A word's own weight, beside all of its parts together.
@@ -84,7 +84,9 @@ class HashingEmbedder:
 def _features(word: str, dimension: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     marked = f"<{word}>"
     parts = [marked[i : i + size] for size in (3, 4, 5) for i in range(len(marked) - size + 1)]
-    hashed = np.array([zlib.crc32(part.encode()) for part in [f"={word}", *parts]], np.int64)
+    # Half a surrogate pair is a word's letter as any other.
+    encoded = [part.encode(errors="surrogatepass") for part in [f"={word}", *parts]]
+    hashed = np.array([zlib.crc32(part) for part in encoded], np.int64)
     weights = np.full(len(hashed), _PARTS / max(len(parts), 1) ** 0.5, np.float32)
     weights[0] = _WHOLE
     # The lowest bit is the sign, the others say where.
@@ -99,13 +101,14 @@ class TransformersEmbedder:
         query_model: of the queries, for encoders that come in pairs (MedCPT).
         pooling: ``"mean"`` over the tokens of the last layer, or ``"cls"``, its first token.
         query_prefix, document_prefix: written before each text, as the model was trained.
-        max_length: tokens; longer texts are cut.
+        max_length: tokens, at most as many as the model takes; longer texts are cut.
         batch_size: texts at a time, of like length.
         device: as torch names it.
 
     Raises:
         OSError: there is no such model.
-        ValueError: ``pooling`` is something else.
+        ValueError: ``pooling`` is something else, ``max_length`` is above the model's, or the two
+            models make vectors of different dimensions.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class TransformersEmbedder:
         self._pooling, self._max_length = pooling, max_length
         self._batch_size, self._device = batch_size, device
         self._query_prefix, self._document_prefix = query_prefix, document_prefix
+        self._tokenizing = threading.Lock()
         self._documents = _load_encoder(model, device)
         self._queries = self._documents
         if query_model is not None and query_model != model:
@@ -139,6 +143,13 @@ class TransformersEmbedder:
             "max_length": max_length,
         }
         self.dimension = int(self._documents[1].config.hidden_size)
+        if self._queries[1].config.hidden_size != self.dimension:
+            raise ValueError(f"{model} and {query_model} make vectors of different dimensions")
+        for tokenizer, encoder in (self._documents, self._queries):
+            positions = getattr(encoder.config, "max_position_embeddings", max_length)
+            most = min(positions, tokenizer.model_max_length)
+            if not 2 < max_length <= most:
+                raise ValueError(f"max_length is {max_length}; {model} takes 3 to {most} tokens")
 
     def embed_documents(self, documents: Sequence[Document]) -> Vectors:
         """Title, full stop, text."""
@@ -146,9 +157,9 @@ class TransformersEmbedder:
         return self._embed(self._documents, [self._document_prefix + text for text in texts])
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """All zeros where a text is blank."""
+        """All zeros where a text holds no word."""
         vectors = self._embed(self._queries, [self._query_prefix + text for text in texts])
-        vectors[[not text.strip() for text in texts]] = 0.0
+        vectors[[not words_of(text) for text in texts]] = 0.0
         return vectors
 
     def _embed(self, encoder: tuple[Any, Any], texts: Sequence[str]) -> Vectors:
@@ -159,10 +170,11 @@ class TransformersEmbedder:
         by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for first in range(0, len(by_length), self._batch_size):
             rows = by_length[first : first + self._batch_size]
-            batch = tokenizer(
-                [texts[row] for row in rows], padding=True, truncation=True,
-                max_length=self._max_length, return_tensors="pt",
-            ).to(self._device)  # fmt: skip
+            with self._tokenizing:  # it keeps padding and cutting as a state
+                batch = tokenizer(
+                    [texts[row] for row in rows], padding=True, truncation=True,
+                    max_length=self._max_length, return_tensors="pt",
+                ).to(self._device)  # fmt: skip
             with torch.inference_mode():
                 hidden_BND = model(**batch).last_hidden_state
             if self._pooling == "mean":

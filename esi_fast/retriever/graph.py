@@ -54,16 +54,19 @@ class Graph:
             self._index.resize_index(max(wanted, len(self) + len(self) // 2))
         self._index.add_items(vectors, positions, num_threads=self._threads)
 
-    def search(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Positions (m, count) of about the nearest vectors to unit queries (m, dimension).
+    def search(
+        self, queries: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions and cosines (m, count) of about the nearest vectors to queries (m, dimension).
 
         ``count`` is at most ``len(self)``; the search looks at ``max(count, EF)`` candidates.
 
         Raises:
             RuntimeError: fewer than ``count`` vectors can be reached from the graph's entry.
         """
-        labels, _ = self._index.knn_query(queries, k=count, num_threads=1)
-        return np.asarray(labels).astype(np.int64)
+        labels, distances = self._index.knn_query(queries, k=count, num_threads=1)
+        np.subtract(1.0, distances, out=distances)
+        return labels.view(np.int64), distances
 
     def save(self, path: Path) -> None:
         """Writes the library's own file."""
@@ -84,6 +87,10 @@ class Graph:
 
 
 def _empty_index(dimension: int) -> Any:
-    import hnswlib
+    try:
+        import hnswlib
+    except ModuleNotFoundError as error:
+        message = "hnswlib is not installed: pip install 'esi-fast[cqa]', or choose backend='exact'"
+        raise ModuleNotFoundError(message, name="hnswlib") from error
 
     return hnswlib.Index(space="ip", dim=dimension)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.retriever import storage
-from esi_fast.retriever.bm25 import Bm25, words_of
-from esi_fast.retriever.documents import Document, Hit, Mask, MetadataIndex
+from esi_fast.retriever.bm25 import Bm25
+from esi_fast.retriever.documents import Document, Hit, Mask, MetadataIndex, check
 from esi_fast.retriever.embedders import Embedder, HashingEmbedder
 from esi_fast.retriever.locks import ReadWriteLock
 from esi_fast.retriever.vectors import Search, VectorIndex
@@ -74,8 +74,8 @@ class Retriever:
         self._lock = ReadWriteLock()
         self._documents: list[Document | None] = []
         self._position: dict[str, int] = {}
-        self._bm25: Bm25 | None = None
-        self._metadata: MetadataIndex | None = None
+        self._tables: tuple[Bm25 | None, MetadataIndex] | None = None  # made by the next query
+        self._tables_lock = threading.Lock()
         self._embedded: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._embedded_lock = threading.Lock()
 
@@ -83,7 +83,8 @@ class Retriever:
         return len(self._position)
 
     @property
-    def _source(self) -> Literal["bm25", "dense", "fused"]:
+    def score_kind(self) -> Literal["bm25", "dense", "fused"]:
+        """What the scores of its hits are: `Hit.source`."""
         if self.backend == "bm25":
             return "bm25"
         return "fused" if self.backend == "hybrid" else "dense"
@@ -108,15 +109,18 @@ class Retriever:
             Ids of what was added, in order.
 
         Raises:
-            ValueError: an id occurs twice, or a document holds no word.
+            ValueError: an id occurs twice, a document holds no word, its metadata are no JSON, or
+                the embedder makes something else of it than one vector.
         """
         if on_duplicate not in ("error", "skip", "overwrite"):
             raise ValueError(f"on_duplicate is {on_duplicate!r}; give error, skip or overwrite")
+        documents = tuple(documents)  # what makes them may query this very retriever
+        for document in documents:
+            check(document)
+        MetadataIndex(documents)  # refuses what cannot be filtered on
         added: dict[str, Document] = {}
         with self._lock.write():
             for document in documents:
-                if not words_of(f"{document.title} {document.text}"):
-                    raise ValueError(f"document {document.id!r} holds no word to search for")
                 if document.id in added or document.id in self._position:
                     if on_duplicate == "error":
                         raise ValueError(
@@ -125,16 +129,20 @@ class Retriever:
                     if on_duplicate == "skip":
                         continue
                 added[document.id] = document
-            MetadataIndex(tuple(added.values()))  # refuses what cannot be filtered on
             if self._vectors is not None and added:
                 assert self.embedder is not None
-                embedded = self.embedder.embed_documents(tuple(added.values()))
+                embedded = np.asarray(self.embedder.embed_documents(tuple(added.values())))
+                if embedded.shape != (len(added), self.embedder.dimension):
+                    raise ValueError(
+                        f"the embedder made {embedded.shape} of {len(added)} documents, not "
+                        f"({len(added)}, {self.embedder.dimension})"
+                    )
                 self._vectors.add(embedded)
             self._forget([one for one in added if one in self._position])
             for document in added.values():
                 self._position[document.id] = len(self._documents)
                 self._documents.append(document)
-            self._bm25 = self._metadata = None
+            self._tables = None
         return list(added)
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -142,14 +150,17 @@ class Retriever:
 
         Raises:
             KeyError: there is no document of that id.
+            ValueError: ``ids`` is a string, whose letters would be taken for ids.
         """
+        if isinstance(ids, str):
+            raise ValueError(f"ids is {ids!r}; give a list of ids")
+        gone = list(dict.fromkeys(ids))
         with self._lock.write():
-            gone = list(dict.fromkeys(ids))
             for one in gone:
                 if one not in self._position:
                     raise KeyError(f"no document {one!r} to delete")
             self._forget(gone)
-            self._bm25 = self._metadata = None
+            self._tables = None
 
     def _forget(self, ids: Sequence[str]) -> None:
         positions = [self._position.pop(one) for one in ids]
@@ -207,17 +218,17 @@ class Retriever:
         if k < 1:
             raise ValueError(f"k is {k}; give 1 or more")
         vectors = self._embed(texts) if self._vectors is not None else None
-        self._prepare()
         with self._lock.read():
-            allowed = self._metadata.mask(filter) if filter and self._metadata else None
+            bm25, metadata = self._tables_of_now()
+            allowed = metadata.mask(filter) if filter else None
             hits = [
                 [
-                    Hit(document, score, rank, self._source)
+                    Hit(document, score, rank, self.score_kind)
                     for rank, (position, score) in enumerate(ranked)
                     if (document := self._documents[position]) is not None
                     and (min_score is None or score >= min_score)
                 ]
-                for ranked in self._find(texts, vectors, k, allowed)
+                for ranked in self._find(texts, vectors, bm25, k, allowed)
             ]
         return hits if isinstance(text, list) else hits[0]
 
@@ -225,31 +236,24 @@ class Retriever:
         self,
         texts: Sequence[str],
         vectors: NDArray[np.float32] | None,
+        bm25: Bm25 | None,
         k: int,
         allowed: Mask | None,
     ) -> list[_Ranked]:
         if not self._position:
             return [[] for _ in texts]
         if vectors is None:
-            return [self._by_words(text, k, allowed) for text in texts]
-        if self.backend != "hybrid":
+            assert bm25 is not None
+            return [_by_words(bm25, text, k, allowed) for text in texts]
+        if bm25 is None:
             return self._by_vectors(vectors, k, allowed)
         depth = max(5 * k, 50)
         return [
-            _fuse(self._by_words(text, depth, allowed), by_vectors)[:k]
+            _fuse(_by_words(bm25, text, depth, allowed), by_vectors)[:k]
             for text, by_vectors in zip(
                 texts, self._by_vectors(vectors, depth, allowed), strict=True
             )
         ]
-
-    def _by_words(self, text: str, k: int, allowed: Mask | None) -> _Ranked:
-        assert self._bm25 is not None
-        scores = self._bm25.scores(text)
-        if allowed is not None:
-            scores[~allowed] = 0.0
-        # A stable sort of the negated scores keeps equal ones in the order of adding.
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [(int(one), float(scores[one])) for one in order if scores[one] > 0]
 
     def _by_vectors(
         self, vectors: NDArray[np.float32], k: int, allowed: Mask | None
@@ -281,15 +285,14 @@ class Retriever:
                     self._embedded.popitem(last=False)
         return np.array([known[text] for text in texts]).reshape(-1, self.embedder.dimension)
 
-    def _prepare(self) -> None:
-        """Makes the tables that the next query reads, after a change."""
-        if self._metadata is not None:
-            return
-        with self._lock.write():
-            if self._metadata is None:
-                if self.backend in ("bm25", "hybrid"):
-                    self._bm25 = Bm25(self._documents, self.k1, self.b)
-                self._metadata = MetadataIndex(self._documents)
+    def _tables_of_now(self) -> tuple[Bm25 | None, MetadataIndex]:
+        """What words and metadata are where; for readers, so that no change comes between."""
+        with self._tables_lock:
+            if self._tables is None:
+                by_words = self.backend in ("bm25", "hybrid")
+                bm25 = Bm25(self._documents, self.k1, self.b) if by_words else None
+                self._tables = bm25, MetadataIndex(self._documents)
+            return self._tables
 
     def save(self, folder: str | Path) -> None:
         """Writes the documents, their vectors and the graph, if there is one, into a folder.
@@ -304,7 +307,7 @@ class Retriever:
             if len(self._documents) != len(self._position):
                 self._documents = list(self.documents)
                 self._position = {one.id: at for at, one in enumerate(self.documents)}
-                self._bm25 = self._metadata = None
+                self._tables = None
                 if self._vectors is not None:
                     self._vectors = self._vectors.compacted()
             identity = None if self.embedder is None else self.embedder.identity
@@ -341,12 +344,21 @@ class Retriever:
             embedder = storage.embedder_of(meta["embedder"])
         retriever = cls(meta["backend"], embedder=embedder, k1=meta["k1"], b=meta["b"])
         if embedder is not None:
-            storage.check_probe(embedder, meta["probe"], Path(folder))
+            storage.check_probe(embedder, meta.get("probe", []), Path(folder))
         retriever._documents = list(saved.documents)
         retriever._position = {one.id: at for at, one in enumerate(saved.documents)}
         if retriever._vectors is not None:
             storage.restore_vectors(retriever._vectors, saved)
         return retriever
+
+
+def _by_words(bm25: Bm25, text: str, k: int, allowed: Mask | None) -> _Ranked:
+    scores = bm25.scores(text)
+    if allowed is not None:
+        scores[~allowed] = 0.0
+    # A stable sort of the negated scores keeps equal ones in the order of adding.
+    order = np.argsort(-scores, kind="stable")[:k]
+    return [(int(one), float(scores[one])) for one in order if scores[one] > 0]
 
 
 def _fuse(first: _Ranked, second: _Ranked) -> _Ranked:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +26,10 @@ from esi_fast.retriever.embedders import Embedder, HashingEmbedder, Transformers
 from esi_fast.retriever.graph import PARAMETERS, Graph
 from esi_fast.retriever.vectors import VectorIndex
 
-_FORMAT = 2
+_FORMAT = 3
 _DOCUMENTS, _VECTORS, _GRAPH, _META = "documents.jsonl", "vectors.npy", "graph.bin", "meta.json"
+# Half a surrogate pair, as in text that was cut in the middle, is kept as it is.
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass"}
 # A text whose embedding tells embedders apart that bear one name.
 _PROBE = "sinus rhythm with first degree AV block"
 
@@ -59,12 +61,13 @@ def save(
     Raises:
         FileExistsError: the folder holds something else.
     """
-    if folder.exists() and not (folder / _META).is_file():
+    folder = folder.resolve()
+    if folder.exists() and not _is_ours(folder):
         raise FileExistsError(f"{folder} exists and is no saved retriever; choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
     try:
-        with (temporary / _DOCUMENTS).open("w", encoding="utf-8") as file:
+        with (temporary / _DOCUMENTS).open("w", **_TEXT) as file:
             for one in documents:
                 row: dict[str, Any] = {"id": one.id, "title": one.title, "text": one.text}
                 row["metadata"] = dict(one.metadata)
@@ -85,12 +88,17 @@ def save(
         }
         whole["meta_sha256"] = _digest(whole)
         (temporary / _META).write_text(json.dumps(whole, indent=1), encoding="utf-8")
-        for path in temporary.iterdir():
+        for path in (*temporary.iterdir(), temporary):
             _sync(path)
-        temporary.chmod(0o755)
         _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds what `save` writes, be it damaged, and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return _META in names and names <= {_DOCUMENTS, _VECTORS, _GRAPH, _META}
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:
@@ -100,10 +108,10 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         folder.replace(aside)
         try:
             temporary.replace(folder)
-        except OSError:
+        except BaseException:
             aside.replace(folder)
             raise
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
     else:
         temporary.replace(folder)
     _sync(folder.parent)
@@ -126,20 +134,23 @@ def load(folder: Path) -> Saved:
         raise ValueError(f"{folder / _META} is not of format {_FORMAT}; save it again")
     if meta.pop("meta_sha256", None) != _digest(meta):
         raise _damaged(folder / _META)
+    missing = {"sha256", "documents", "backend", "embedder", "k1", "b"} - meta.keys()
+    if missing:
+        raise ValueError(f"{folder / _META} lacks {', '.join(sorted(missing))}")
     sums: dict[str, str] = meta["sha256"]
-    for name in (_DOCUMENTS, _VECTORS):
+    for name in {_DOCUMENTS, *sums} - {_GRAPH}:
         path = folder / name
-        if name in sums and (not path.is_file() or _sha256(path) != sums[name]):
+        if not path.is_file() or _sha256(path) != sums.get(name):
             raise _damaged(path)
     # JSON escapes every line end but the one that ends a row; splitlines() would cut at others.
-    lines = (folder / _DOCUMENTS).read_text(encoding="utf-8").split("\n")
+    lines = (folder / _DOCUMENTS).read_text(**_TEXT).split("\n")
     documents = tuple(Document(**json.loads(line)) for line in lines if line)
     vectors = np.load(folder / _VECTORS, allow_pickle=False) if _VECTORS in sums else None
     graph = folder / _GRAPH
     if _GRAPH not in sums:
         return Saved(folder, meta, documents, vectors, None)
     is_ours = graph.is_file() and _sha256(graph) == sums[_GRAPH]
-    if not is_ours or meta["graph"] != PARAMETERS:
+    if not is_ours or meta.get("graph") != PARAMETERS:
         warnings.warn(f"{graph} is not what was saved: it is built again", stacklevel=3)
         return Saved(folder, meta, documents, vectors, None)
     return Saved(folder, meta, documents, vectors, graph)
@@ -153,29 +164,33 @@ def restore_vectors(index: VectorIndex, saved: Saved) -> None:
     """
     vectors = saved.vectors
     wanted = (len(saved.documents), index.dimension)
-    if vectors is None or vectors.shape != wanted or vectors.dtype != np.float32:
+    said = (saved.meta["documents"], saved.meta.get("dimension"))
+    if vectors is None or not vectors.shape == wanted == said or vectors.dtype != np.float32:
         raise ValueError(f"{saved.folder / _VECTORS} does not hold float32 {wanted}")
     index.restore(vectors)
     if saved.graph is not None:
         try:
             index.adopt_graph(Graph.load(saved.graph, index.dimension))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             warnings.warn(f"{saved.graph}: {error}: it is built again", stacklevel=3)
 
 
-def probe_of(embedder: Embedder) -> list[float]:
-    """The embedding of a fixed text, by which an embedder is known again."""
-    return [round(float(value), 6) for value in embedder.embed_queries([_PROBE])[0]]
+def probe_of(embedder: Embedder) -> list[list[float]]:
+    """The embeddings of a fixed text as a query and a document: an embedder is known by them."""
+    vectors = (
+        embedder.embed_queries([_PROBE])[0],
+        embedder.embed_documents([Document("probe", _PROBE)])[0],
+    )
+    return [[round(float(value), 6) for value in vector] for vector in vectors]
 
 
-def check_probe(embedder: Embedder, probe: Sequence[float], folder: Path) -> None:
+def check_probe(embedder: Embedder, probe: Sequence[Sequence[float]], folder: Path) -> None:
     """Make sure that an embedder is the one that made a folder's vectors.
 
     Raises:
         ValueError: it is not.
     """
-    mine = np.array(probe_of(embedder))
-    saved = np.array(probe)
+    mine, saved = np.array(probe_of(embedder)), np.array(probe)
     # Another machine's arithmetic may differ in the last digits.
     if mine.shape != saved.shape or not np.allclose(mine, saved, atol=1e-3):
         raise ValueError(
