@@ -11,6 +11,7 @@ import argparse
 import difflib
 import json
 import math
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -33,24 +34,19 @@ class ModelConfig:
     """Stochastic depth of the ECG encoder."""
     embed_dim: int = 512
     """Width of the shared embedding space."""
+    pooling: Literal["mean", "attention"] = "mean"
+    """How the ECG's tokens become one vector."""
     max_tokens: int = 256
     """Captions are cut to this many tokens."""
     text_model: str = "michiyasunaga/BioLinkBERT-base"
-    """A BERT by hub name or local path; empty builds a small one from the four sizes below."""
-    text_vocab: int = 2000
-    """Small BERT: vocabulary learned from the captions."""
-    text_hidden: int = 128
-    """Small BERT: width."""
-    text_layers: int = 2
-    """Small BERT: layers."""
-    text_heads: int = 4
-    """Small BERT: attention heads."""
+    """A BERT by hub name or local path; bert:64x2x1500 is a fresh one of width 64 and 2 layers with
+    a vocabulary of 1500 learned from the captions."""
+    text_mode: Literal["train", "frozen"] = "train"
+    """Train the BERT, or keep it as it is."""
     decoder_dim: int = 768
     """Caption decoder: width."""
     decoder_layers: int = 6
     """Caption decoder: layers."""
-    decoder_heads: int = 12
-    """Caption decoder: attention heads."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +117,15 @@ class TrainConfig:
     """How long."""
     seed: int = 0
     """Of weights, order and dropout."""
-    contrastive_weight: float = 1.0
-    """Weight of the contrastive loss."""
+    contrast: Literal["soft", "clip", "sigmoid"] = "soft"
+    """Contrastive loss: CLIP's where records with equal findings are not each other's negatives;
+    CLIP's; or SigLIP's, pair by pair, where they are each other's matches."""
     captioning_weight: float = 1.0
-    """Weight of the captioning loss."""
-    soft_targets: bool = True
-    """Records with equal findings are not each other's negatives."""
+    """Weight of the captioning loss; the contrastive loss has 1."""
+    micro_batches: int = 1
+    """Run the batch in so many parts, with the negatives and gradients of the whole."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass: less memory, more time."""
     log_every: int = 10
     """Steps between console lines."""
     save_every: int = 1000
@@ -274,18 +273,14 @@ def _validate(tables: dict[str, Any]) -> Recipe:
 _POSITIVE = {
     "model.embed_dim",
     "model.max_tokens",
-    "model.text_vocab",
-    "model.text_hidden",
-    "model.text_layers",
-    "model.text_heads",
     "model.decoder_dim",
     "model.decoder_layers",
-    "model.decoder_heads",
     "data.batch_size",
     "optim.lr",
     "optim.clip",
     "optim.decay_factor",
     "train.epochs",
+    "train.micro_batches",
     "train.log_every",
     "train.save_every",
     "train.keep_checkpoints",
@@ -310,6 +305,22 @@ def _check_ranges(recipe: Recipe) -> None:
             raise UsageError(f"augment.{name} = {getattr(recipe.augment, name)}: in uV, below 1e6")
     if recipe.data.sentence_sampling > 1:
         raise UsageError(f"data.sentence_sampling = {recipe.data.sentence_sampling}: 0 to 1")
+    if recipe.data.batch_size % recipe.train.micro_batches:
+        raise UsageError(
+            f"train.micro_batches = {recipe.train.micro_batches}: must divide data.batch_size "
+            f"({recipe.data.batch_size})"
+        )
+    if recipe.model.text_model.startswith("bert:"):
+        small_bert_sizes(recipe.model.text_model)
+        if recipe.model.text_mode != "train":
+            raise UsageError(
+                f"model.text_mode = {recipe.model.text_mode!r}: a fresh BERT must be trained"
+            )
+    for name in ("embed_dim", "decoder_dim"):
+        if getattr(recipe.model, name) % 16:
+            raise UsageError(
+                f"model.{name} = {getattr(recipe.model, name)}: must be a multiple of 16"
+            )
     if recipe.model.drop_path >= 1:
         raise UsageError(f"model.drop_path = {recipe.model.drop_path}: below 1")
     deepspeed_config(recipe, on_gpu=False)
@@ -334,6 +345,21 @@ def _check_key(key: str, known: list[str], where: str) -> None:
         raise UsageError(f"unknown recipe key {where}; {hint}")
 
 
+def small_bert_sizes(text_model: str) -> tuple[int, int, int]:
+    """Width, layers and vocabulary of ``bert:64x2x1500``.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    match = re.fullmatch(r"bert:([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text_model)
+    if match is None or int(match[1]) % 16:
+        raise UsageError(
+            f"model.text_model = {text_model!r}: a fresh BERT is bert:WIDTHxLAYERSxVOCABULARY, its "
+            "width a multiple of 16"
+        )
+    return int(match[1]), int(match[2]), int(match[3])
+
+
 def deepspeed_config(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
     """The dictionary for ``deepspeed.initialize``: the recipe's table and what follows from it.
 
@@ -341,8 +367,8 @@ def deepspeed_config(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
         UsageError: the table sets what the recipe sets elsewhere.
     """
     derived = {
-        "train_micro_batch_size_per_gpu": recipe.data.batch_size,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": recipe.data.batch_size // recipe.train.micro_batches,
+        "gradient_accumulation_steps": recipe.train.micro_batches,
         "gradient_clipping": recipe.optim.clip,
         "steps_per_print": 1 << 30,
     }

@@ -25,12 +25,12 @@ def test_flags_override_the_recipe_and_the_launcher_comes_first() -> None:
     read = parse_pretrain(
         [
             *("--local_rank=1", "--recipe", "demo", "--out", "run", "--optim.lr", "3e-4"),
-            *("--data.shards", "a", "b", "--train.soft-targets", "False"),
+            *("--data.shards", "a", "b", "--train.contrast", "clip"),
         ]
     )
     assert read.optim.lr == 3e-4
     assert read.data.shards == ("a", "b")
-    assert read.train.soft_targets is False
+    assert read.train.contrast == "clip"
     assert read.model.encoder == "convnextv2_zepto"
     assert read.out == Path("run")
 
@@ -53,6 +53,15 @@ def test_every_recipe_reads_and_its_toml_reads_back_equal(path: Path, tmp_path: 
         ('[optim]\nlr = "fast"', "optim.lr = 'fast'"),
         ("[data]\nbatch_size = 0", "data.batch_size = 0: must be greater than 0"),
         ("[data]\nbatch_size = 64.5", "data.batch_size = 64.5"),
+        ("[train]\nmicro_batches = 3", "train.micro_batches = 3: must divide data.batch_size (64)"),
+        ("[train]\nmicro_batches = 0", "train.micro_batches = 0: must be greater than 0"),
+        ('[train]\ncontrast = "triplet"', "train.contrast = 'triplet'"),
+        ('[model]\ntext_model = "bert:60x2x99"', "a fresh BERT is bert:WIDTHxLAYERSxVOCABULARY"),
+        (
+            '[model]\ntext_model = "bert:64x2x99"\ntext_mode = "frozen"',
+            "model.text_mode = 'frozen': a fresh BERT must be trained",
+        ),
+        ("[model]\ndecoder_dim = 100", "model.decoder_dim = 100: must be a multiple of 16"),
         ('[train]\nepochs = "3"', "train.epochs = '3'"),
         ("[train]\nepochs = true", "train.epochs = True"),
         ("[train]\nseed = -1", "train.seed = -1: must be a number from 0 up"),

@@ -11,7 +11,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from esi_fast.training.losses import captioning_loss, contrastive_loss
+from esi_fast.models.caption_head import CaptionHead
+from esi_fast.training.losses import (
+    captioning_loss,
+    contrastive_loss,
+    count_tokens,
+    sigmoid_contrastive_loss,
+)
 from esi_fast.training.optim import adamw, warmup_then_steps
 
 
@@ -60,12 +66,29 @@ def contrastive_gradient_by_hand(
 
 def test_captioning_counts_real_tokens_only() -> None:
     generator = torch.Generator().manual_seed(1)
-    logits = torch.randn(2, 3, 5, generator=generator)
-    labels = torch.tensor([[1, 2, 3], [4, 0, 0]])
-    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
-    per_token = -logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
-    expected = (per_token * mask).sum() / 4
-    torch.testing.assert_close(captioning_loss(logits, labels, mask), expected)
+    head = CaptionHead(4, 5)
+    states = torch.randn(2, 3, 4, generator=generator)
+    labels = torch.tensor([[1, 2, 3], [4, -1, -1]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    per_token = -head(states).log_softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    expected = per_token[labels >= 0].sum() / 4
+    assert count_tokens(mask) == 4
+    torch.testing.assert_close(captioning_loss(head(states, labels), count_tokens(mask)), expected)
+    assert count_tokens(mask[:, :1]) == 1
+
+
+def test_the_sigmoid_loss_judges_every_pair_by_itself() -> None:
+    ecg, text = embeddings(5)
+    scale, bias = torch.tensor([3.0]).double(), torch.tensor([-1.0]).double()
+    keys = torch.tensor([1, 2, 1, 3, 4])
+    expected = 0.0
+    for i in range(5):
+        for j in range(5):
+            match = 1.0 if keys[i] == keys[j] else -1.0
+            logit = 3.0 * (ecg[i] @ text[j]) - 1.0
+            expected += torch.log1p(torch.exp(-match * logit)).item() / 5
+    found = sigmoid_contrastive_loss(ecg, text, scale, bias, keys)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
 
 
 TWO_RANKS = """
@@ -73,19 +96,29 @@ import os, sys, torch
 import torch.distributed as dist
 from torch.nn import functional as F
 from esi_fast.training.distributed import all_gather, mean_over_ranks, shut_down
-from esi_fast.training.losses import captioning_loss, contrastive_loss
+from esi_fast.models.caption_head import linear_cross_entropy
+from esi_fast.training.losses import (
+    captioning_loss, contrastive_loss, count_tokens, sigmoid_contrastive_loss,
+)
 
 rank = int(os.environ["RANK"])
 dist.init_process_group("gloo")
 data = torch.load(sys.argv[1])
 own = slice(8 * rank, 8 * rank + 8)
-weights = {k: data[k].clone().requires_grad_() for k in ("w_ecg", "w_text", "w_logits", "scale")}
+names = ("w_ecg", "w_text", "w_logits", "scale", "bias")
+weights = {k: data[k].clone().requires_grad_() for k in names}
 ecg = F.normalize(data["ecg"][own] @ weights["w_ecg"], dim=-1)
 text = F.normalize(data["text"][own] @ weights["w_text"], dim=-1)
 contrastive = contrastive_loss(ecg, text, weights["scale"].exp(), data["keys"][own])
-logits = data["tokens"][own] @ weights["w_logits"]
-captioning = captioning_loss(logits, data["labels"][own], data["mask"][own])
-(contrastive + captioning).backward()
+sigmoid = sigmoid_contrastive_loss(
+    ecg, text, weights["scale"].exp(), weights["bias"], data["keys"][own]
+)
+real = data["mask"][own][:, 1:].bool()
+summed = linear_cross_entropy(
+    data["tokens"][own][real], weights["w_logits"], data["labels"][own][real]
+)
+captioning = captioning_loss(summed, count_tokens(data["mask"][own]))
+(contrastive + sigmoid + captioning).backward()
 for value in weights.values():
     dist.all_reduce(value.grad)
     value.grad /= 2
@@ -110,11 +143,12 @@ def test_two_ranks_of_eight_are_one_of_sixteen(tmp_path: Path) -> None:
         "tokens": draw(16, 8, 5),
         "w_ecg": draw(5, 4),
         "w_text": draw(5, 4),
-        "w_logits": draw(5, 11),
+        "w_logits": draw(11, 5),
         "scale": torch.full((1,), 1.5, dtype=torch.float64),
         "keys": torch.randint(0, 9, (16,), generator=generator),
         "labels": torch.randint(0, 11, (16, 8), generator=generator),
-        "mask": (torch.arange(8) < lengths[:, None]).long(),
+        "bias": torch.full((1,), -0.5, dtype=torch.float64),
+        "mask": (torch.arange(9) < 1 + lengths[:, None]).long(),
     }
     torch.save(data, tmp_path / "data.pt")
     (tmp_path / "ranks.py").write_text(TWO_RANKS)
@@ -126,14 +160,19 @@ def test_two_ranks_of_eight_are_one_of_sixteen(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     found = torch.load(tmp_path / "out.pt")
 
-    names = ("w_ecg", "w_text", "w_logits", "scale")
+    names = ("w_ecg", "w_text", "w_logits", "scale", "bias")
     weights = {name: data[name].clone().requires_grad_() for name in names}
     ecg = F.normalize(data["ecg"] @ weights["w_ecg"], dim=-1)
     text = F.normalize(data["text"] @ weights["w_text"], dim=-1)
     contrastive = contrastive_loss(ecg, text, weights["scale"].exp(), data["keys"])
-    logits = data["tokens"] @ weights["w_logits"]
-    captioning = captioning_loss(logits, data["labels"], data["mask"])
-    (contrastive + captioning).backward()
+    sigmoid = sigmoid_contrastive_loss(
+        ecg, text, weights["scale"].exp(), weights["bias"], data["keys"]
+    )
+    # The captioning loss in plain PyTorch, of all tokens at once.
+    logits = data["tokens"] @ weights["w_logits"].T
+    real = data["mask"][:, 1:].bool()
+    captioning = F.cross_entropy(logits[real], data["labels"][real])
+    (contrastive + sigmoid + captioning).backward()
     for name, value in weights.items():
         torch.testing.assert_close(found[name], value.grad, rtol=1e-12, atol=1e-14, msg=name)
     assert found["contrastive"] == pytest.approx(contrastive.item(), rel=1e-6)

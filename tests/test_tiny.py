@@ -16,7 +16,7 @@ from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.records import read_record
 from esi_fast.signal.simulate_tree import write_tree
-from esi_fast.training.losses import captioning_loss, contrastive_loss
+from esi_fast.training.losses import captioning_loss, contrastive_loss, count_tokens
 from esi_fast.training.optim import adamw
 
 
@@ -60,13 +60,18 @@ def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None
     seen: list[float] = []
     for _ in range(4):
         for batch in loader:
-            output = model(batch["ecg"], batch["input_ids"], batch["text_ids"], batch["text_mask"])
+            output = model(
+                batch["ecg"],
+                batch["text_ids"],
+                batch["text_mask"],
+                batch["input_ids"],
+                batch["attention_mask"],
+            )
             contrastive = contrastive_loss(
                 output.ecg_BD, output.text_BD, output.logit_scale, batch["concept_key"]
             )
-            captioning = captioning_loss(
-                output.caption_logits_BNV, batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
-            )
+            num_tokens = count_tokens(batch["attention_mask"])
+            captioning = captioning_loss(output.caption_loss, num_tokens)
             (contrastive + captioning).backward()
             optimizer.step()
             optimizer.zero_grad()

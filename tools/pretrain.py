@@ -12,18 +12,27 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from esi_fast.cli import UsageError, run
-from esi_fast.config import Invocation, deepspeed_config, parse_pretrain, to_toml
+from esi_fast.config import (
+    Invocation,
+    deepspeed_config,
+    parse_pretrain,
+    small_bert_sizes,
+    to_toml,
+)
 from esi_fast.data.tar_stream import is_remote
 from esi_fast.leads import STANDARD_LEADS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from esi_fast.config import TrainConfig
     from esi_fast.data.loader import Loader
     from esi_fast.data.remote import RemoteLoader
     from esi_fast.data.shard_set import ShardSet
-    from esi_fast.models.esi import ESI
+    from esi_fast.models.esi import ESI, ESIOutput
     from esi_fast.training.runlog import RunLog
 
 T = TypeVar("T")
@@ -49,7 +58,13 @@ def main(argv: list[str]) -> int:
     from esi_fast.data.augment_signal import SignalAugmentation
     from esi_fast.data.remote import describe_stream
     from esi_fast.models.esi import ESI
-    from esi_fast.training import checkpoint, distributed, environment, losses, optim, runlog
+    from esi_fast.training import (
+        checkpoint,
+        distributed,
+        environment,
+        optim,
+        runlog,
+    )
 
     distributed.start(deepspeed, on_gpu=on_gpu)
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -82,6 +97,11 @@ def main(argv: list[str]) -> int:
     )
     steps_per_epoch = len(loader)
     total_steps = max(1, round(train.epochs * steps_per_epoch))
+    recipe = invocation.model
+    if recipe.text_mode == "frozen":
+        model.text.freeze()
+    if train.checkpoint_activations:
+        model.checkpoint_activations()
     optimizer = optim.adamw(
         model.named_parameters(),
         lr=invocation.optim.lr,
@@ -128,27 +148,15 @@ def main(argv: list[str]) -> int:
     engine.train()
     while step < total_steps:
         for batch in loader:
-            # Dropout depends on (seed, step, rank) alone: a resumed run draws what it would have.
-            torch.manual_seed((train.seed * 1_000_003 + step) * world_size + rank)
             batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
             ecg = augmentation(
                 batch["ecg"], batch["row"], seed=train.seed, epoch=loader.batch_epoch, fs=fs
             )
-            ids_BN, mask_BN = batch["input_ids"], batch["attention_mask"]
-            output = engine(ecg, ids_BN, batch["text_ids"], batch["text_mask"])
-            contrastive = losses.contrastive_loss(
-                output.ecg_BD,
-                output.text_BD,
-                output.logit_scale,
-                batch["concept_key" if train.soft_targets else "row"],
-            )
-            captioning = losses.captioning_loss(
-                output.caption_logits_BNV, ids_BN[:, 1:], mask_BN[:, 1:]
-            )
-            loss = train.contrastive_weight * contrastive + train.captioning_weight * captioning
             learning_rate = optimizer.param_groups[0]["lr"]
-            engine.backward(loss)
-            engine.step()
+            # Dropout depends on (seed, step, rank) alone: a resumed run draws what it would have.
+            seed = (train.seed * 1_000_003 + step) * world_size + rank
+            contrastive, captioning, logit_scale = take_step(engine, ecg, batch, train, seed)
+            loss = contrastive + train.captioning_weight * captioning
             step += 1
             is_saved = step % train.save_every == 0 or step == total_steps
             if is_saved or step % train.log_every == 0:
@@ -163,7 +171,7 @@ def main(argv: list[str]) -> int:
                     )
                 log.step(
                     step,
-                    {**means, "lr": learning_rate, "logit_scale": output.logit_scale.item()},
+                    {**means, "lr": learning_rate, "logit_scale": logit_scale.item()},
                     num_samples=world_size * invocation.data.batch_size,
                     wait_s=loader.wait_s,
                 )
@@ -176,6 +184,60 @@ def main(argv: list[str]) -> int:
     log.close()
     distributed.shut_down()
     return 0
+
+
+def take_step(
+    engine: Any, ecg_BLT: Tensor, batch: dict[str, Tensor], train: TrainConfig, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of the optimiser, the batch at once or in parts.
+
+    Returns:
+        This rank's contrastive and captioning loss, and the logit scale, all detached.
+    """
+    import torch
+
+    from esi_fast.training import losses
+    from esi_fast.training.grad_cache import cached_contrast
+
+    num_tokens = losses.count_tokens(batch["attention_mask"])
+    key_B = batch["row" if train.contrast == "clip" else "concept_key"]
+    size = len(ecg_BLT) // train.micro_batches
+
+    def run_part(number: int, *, with_captions: bool = True) -> ESIOutput:
+        # Both runs of a part must draw the same dropout.
+        torch.manual_seed(seed * train.micro_batches + number)
+        rows = slice(number * size, (number + 1) * size)
+        captions = ("input_ids", "attention_mask") if with_captions else ()
+        texts = [batch[name][rows] for name in ("text_ids", "text_mask", *captions)]
+        output: ESIOutput = engine(ecg_BLT[rows], *texts)
+        return output
+
+    def contrast(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        if train.contrast == "sigmoid":
+            return losses.sigmoid_contrastive_loss(ecg, text, scale, bias, key_B)
+        return losses.contrastive_loss(ecg, text, scale, key_B)
+
+    if train.micro_batches == 1:
+        output = run_part(0)
+        contrastive = contrast(output.ecg_BD, output.text_BD, output.logit_scale, output.logit_bias)
+        captioning = losses.captioning_loss(output.caption_loss, num_tokens)
+        engine.backward(contrastive + train.captioning_weight * captioning)
+        engine.step()
+        return contrastive.detach(), captioning.detach(), output.logit_scale.detach()
+
+    contrastive, surrogate = cached_contrast(
+        lambda number: run_part(number, with_captions=False), train.micro_batches, contrast
+    )
+    summed = torch.zeros_like(contrastive)
+    for number in range(train.micro_batches):
+        output = run_part(number)
+        captioning = losses.captioning_loss(output.caption_loss, num_tokens)
+        summed += captioning.detach()
+        # Not divided by their number: the parts are of one loss.
+        part = surrogate(number, output) + train.captioning_weight * captioning
+        engine.backward(part, scale_wrt_gas=False)
+        engine.step()
+    return contrastive, summed, output.logit_scale.detach()
 
 
 def report_skipped(
@@ -212,8 +274,8 @@ def check_folders(invocation: Invocation) -> None:
             raise UsageError("--data.shards mixes folders and URLs: give one kind")
         if not invocation.data.samples_per_epoch:
             raise UsageError("--data.samples-per-epoch is missing: a stream has no length")
-        if not invocation.model.text_model:
-            raise UsageError("--model.text-model is empty: streamed captions teach no tokenizer")
+        if invocation.model.text_model.startswith("bert:"):
+            raise UsageError("--model.text-model is fresh: streamed captions teach no tokenizer")
         if invocation.data.shuffle != "full":
             raise UsageError("--data.shuffle needs shards in folders, not streamed ones")
         for name in ("crop", "pool_batches", "captions"):
@@ -331,19 +393,27 @@ def build_model(
         max_tokens=recipe.max_tokens,
         decoder_dim=recipe.decoder_dim,
         decoder_layers=recipe.decoder_layers,
-        decoder_heads=recipe.decoder_heads,
+        decoder_heads=num_heads(recipe.decoder_dim),
+        pooling=recipe.pooling,
+        contrast="sigmoid" if invocation.train.contrast == "sigmoid" else "softmax",
     )
-    if recipe.text_model:
+    if not recipe.text_model.startswith("bert:"):
         return ESI.from_text_model(config, recipe.text_model)
     assert shards is not None, "check_folders wants a text model for streams"
+    hidden, layers, vocabulary = small_bert_sizes(recipe.text_model)
     return ESI.from_captions(
         config,
         captions_to_learn(shards, skip=invocation.data.on_error == "skip"),
-        vocab_size=recipe.text_vocab,
-        hidden=recipe.text_hidden,
-        layers=recipe.text_layers,
-        heads=recipe.text_heads,
+        vocab_size=vocabulary,
+        hidden=hidden,
+        layers=layers,
+        heads=num_heads(hidden),
     )
+
+
+def num_heads(width: int) -> int:
+    """Heads of 64, or of 16 where there is not the width for several of them."""
+    return width // 64 if width % 64 == 0 and width > 64 else width // 16
 
 
 def captions_to_learn(shards: ShardSet, *, skip: bool) -> list[str]:

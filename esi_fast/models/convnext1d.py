@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from esi_fast.kernels.nn import ConvNeXtV2Block1d, DepthwiseConv1d
 
@@ -72,6 +73,7 @@ class ConvNeXtV2Encoder1d(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = channels[-1]
+        self.recompute = False  # activations in the backward pass, instead of keeping them
         stem = PatchConv1d(in_chans, channels[0], STEM_STRIDE)
         self.downsample_layers = nn.ModuleList([nn.Sequential(stem, _layer_norm(channels[0]))])
         for before, after in pairwise(channels):
@@ -94,7 +96,12 @@ class ConvNeXtV2Encoder1d(nn.Module):
         """``(B, L, T)`` -> the tokens of the last stage, ``(B, T // 32, C)``."""
         x_BTC = x_BLT.transpose(1, 2)
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
-            x_BTC = stage(downsample(x_BTC))
+            x_BTC = downsample(x_BTC)
+            for block in stage.children():
+                if self.recompute and torch.is_grad_enabled():
+                    x_BTC = checkpoint(block, x_BTC, use_reentrant=False)
+                else:
+                    x_BTC = block(x_BTC)
         return x_BTC
 
     def forward_head(self, tokens_BTC: Tensor, pre_logits: bool = False) -> Tensor:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from esi_fast.models.caption_head import CaptionHead
 
 
 class CaptionDecoder(nn.Module):
@@ -39,20 +42,27 @@ class CaptionDecoder(nn.Module):
         self.embed_ecg = nn.Sequential(nn.LayerNorm(ecg_dim), nn.Linear(ecg_dim, dim))
         self.layers = nn.ModuleList(_Layer(dim, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(dim)
-        self.to_logits = nn.Linear(dim, vocab_size, bias=False)
+        self.to_logits = CaptionHead(dim, vocab_size)
+        self.recompute = False  # activations in the backward pass, instead of keeping them
 
-    def forward(self, embeddings_BND: Tensor, ecg_BTC: Tensor) -> Tensor:
+    def forward(
+        self, embeddings_BND: Tensor, ecg_BTC: Tensor, labels_BN: Tensor | None = None
+    ) -> Tensor:
         """Token embeddings ``(B, N, D)`` and ECG tokens ``(B, T, C)`` -> logits ``(B, N, V)``.
 
         Position n sees tokens 0..n and every ECG token. Right padding needs no mask: nothing real
-        comes after it.
+        comes after it. With labels, -1 where there is none, the summed cross-entropy instead, and
+        no logits are kept.
         """
         x_BND = self.embed(embeddings_BND)
         ecg_BTD = self.embed_ecg(ecg_BTC)
         rotation = _rotation(x_BND.shape[1], self.head_dim, x_BND)
         for layer in self.layers:
-            x_BND = layer(x_BND, ecg_BTD, rotation)
-        return self.to_logits(self.norm(x_BND))
+            if self.recompute and torch.is_grad_enabled():
+                x_BND = checkpoint(layer, x_BND, ecg_BTD, rotation, use_reentrant=False)
+            else:
+                x_BND = layer(x_BND, ecg_BTD, rotation)
+        return self.to_logits(self.norm(x_BND), labels_BN)
 
 
 class _Layer(nn.Module):

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -25,6 +25,7 @@ from esi_fast.leads import NUM_LEADS
 from esi_fast.models.convnext1d import TOKEN_STRIDE
 from esi_fast.models.decoder import CaptionDecoder
 from esi_fast.models.factory import create_model
+from esi_fast.models.pooling import AttentionPool1d
 from esi_fast.models.text import TextEncoder, load_text_model, small_bert_config, train_wordpiece
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class ESIConfig:
         embed_dim: D, the width of the shared space.
         max_tokens: captions are cut to this many tokens.
         decoder_dim, decoder_layers, decoder_heads: of the caption decoder.
+        pooling: of the ECG tokens to one vector: their ``"mean"``, or ``"attention"``.
+        contrast: ``"softmax"``, over the batch, or ``"sigmoid"``, pair by pair (SigLIP).
     """
 
     encoder: str = "convnextv2_base"
@@ -61,15 +64,38 @@ class ESIConfig:
     decoder_dim: int = 768
     decoder_layers: int = 6
     decoder_heads: int = 12
+    pooling: Literal["mean", "attention"] = "mean"
+    contrast: Literal["softmax", "sigmoid"] = "softmax"
+
+    def __post_init__(self) -> None:
+        """Refuse what there is not.
+
+        Raises:
+            ValueError: an unknown pooling or contrast.
+        """
+        for name, known in (
+            ("pooling", ("mean", "attention")),
+            ("contrast", ("softmax", "sigmoid")),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; give {' or '.join(known)}")
 
 
 class ESIOutput(NamedTuple):
-    """What one training step needs: unit-length embeddings ``(B, D)``, scale ``(1,)``, logits."""
+    """What one training step needs.
+
+    Attributes:
+        ecg_BD, text_BD: unit-length embeddings, float32.
+        logit_scale, logit_bias: ``(1,)``: logits are scale * similarity + bias.
+        caption_loss: cross-entropy summed over the real tokens of the captions; 0 without any.
+    """
 
     ecg_BD: Tensor
     text_BD: Tensor
     logit_scale: Tensor
-    caption_logits_BNV: Tensor
+    logit_bias: Tensor
+    caption_loss: Tensor
 
 
 class ESI(nn.Module, PyTorchModelHubMixin):
@@ -114,7 +140,17 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         self.ecg_projection = nn.Linear(self.ecg.num_features, config.embed_dim, bias=False)
         self.text_projection = nn.Linear(self.text.num_features, config.embed_dim, bias=False)
         # Shape (1,), not (): DeepSpeed cannot broadcast a parameter without dimensions.
-        self.logit_scale = nn.Parameter(torch.full((1,), math.log(1 / 0.07)))
+        # Where both start: Radford et al. 2021, section 2.5; Zhai et al. 2023, section 3.1.
+        is_sigmoid = config.contrast == "sigmoid"
+        scale = 10.0 if is_sigmoid else 1 / 0.07
+        self.logit_scale = nn.Parameter(torch.full((1,), math.log(scale)))
+        if is_sigmoid:
+            self.logit_bias = nn.Parameter(torch.full((1,), -10.0))
+        else:
+            self.register_buffer("logit_bias", torch.zeros(1), persistent=False)
+        self.pool = (
+            AttentionPool1d(self.ecg.num_features) if config.pooling == "attention" else None
+        )
         self.decoder = CaptionDecoder(
             text_config.vocab_size,
             embedding_dim=self.text.num_features,
@@ -153,6 +189,11 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             dropout=dropout,
         )
         return cls(config, text_config, tokenizer)
+
+    def checkpoint_activations(self) -> None:
+        """Keep the inputs of blocks and layers only, and compute the rest again in the backward."""
+        self.ecg.recompute = self.decoder.recompute = True
+        self.text.bert.gradient_checkpointing_enable({"use_reentrant": False})
 
     def untrained_copy(self, seed: int) -> ESI:
         """The same architecture and tokenizer with fresh random weights: the baseline."""
@@ -196,34 +237,52 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     def forward(
         self,
         ecg_BLT: Tensor,
-        input_ids_BN: Tensor,
         text_ids_BN: Tensor,
         text_mask_BN: Tensor,
+        input_ids_BN: Tensor | None = None,
+        attention_mask_BN: Tensor | None = None,
     ) -> ESIOutput:
-        """A batch of ECGs, their captions and contrastive texts -> what the two losses need.
+        """A batch of ECGs, contrastive texts and captions -> what the two losses need.
 
         Args:
             ecg_BLT: mV, NaN where missing.
-            input_ids_BN: the captions. The logits at position n predict token n + 1; there are
-                N - 1 of them. Right padding needs no mask.
             text_ids_BN, text_mask_BN: the texts to align with: the captions or a part of them.
+            input_ids_BN, attention_mask_BN: the captions; None leaves the decoder out.
         """
         tokens_BTC = self.ecg_tokens(ecg_BLT)
-        ecg_BD = self.ecg_projection(self.ecg.forward_head(tokens_BTC, pre_logits=True))
-        text_BD = self.text_projection(self.text(text_ids_BN, text_mask_BN))
-        words_BNC = self.text.token_embeddings(input_ids_BN[:, :-1])
+        ecg_BD = self._project_ecg(tokens_BTC)
+        text_BD = _wide(self.text_projection(self.text(text_ids_BN, text_mask_BN)))
+        caption_loss = ecg_BD.new_zeros(())
+        if input_ids_BN is not None and attention_mask_BN is not None:
+            words_BNC = self.text.token_embeddings(input_ids_BN[:, :-1])
+            labels_BN = input_ids_BN[:, 1:].masked_fill(attention_mask_BN[:, 1:] == 0, -1)
+            caption_loss = self.decoder(words_BNC, tokens_BTC, labels_BN)
         return ESIOutput(
-            ecg_BD=F.normalize(ecg_BD.float(), dim=-1),
-            text_BD=F.normalize(text_BD.float(), dim=-1),
-            logit_scale=self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp(),
-            caption_logits_BNV=self.decoder(words_BNC, tokens_BTC),
+            ecg_BD=F.normalize(ecg_BD, dim=-1),
+            text_BD=F.normalize(text_BD, dim=-1),
+            logit_scale=_wide(self.logit_scale).clamp(max=MAX_LOGIT_SCALE).exp(),
+            logit_bias=_wide(self.logit_bias),
+            caption_loss=caption_loss,
         )
+
+    def _project_ecg(self, tokens_BTC: Tensor) -> Tensor:
+        if self.pool is None:
+            pooled_BC = self.ecg.forward_head(tokens_BTC, pre_logits=True)
+        else:
+            pooled_BC = self.ecg.norm(self.pool(tokens_BTC))
+        projected: Tensor = self.ecg_projection(pooled_BC)
+        return _wide(projected)
+
+    def caption_logits(self, ecg_BLT: Tensor, input_ids_BN: Tensor) -> Tensor:
+        """Logits ``(B, N - 1, V)`` of captions: position n predicts token n + 1."""
+        words_BNC = self.text.token_embeddings(input_ids_BN[:, :-1])
+        logits: Tensor = self.decoder(words_BNC, self.ecg_tokens(ecg_BLT))
+        return logits
 
     @torch.inference_mode()
     def encode_ecg(self, ecg_BLT: Tensor, normalize: bool = True) -> Tensor:
         """Embeddings ``(B, D)`` float32 of ECGs ``(B, 12, T)`` in mV (NaN where missing)."""
-        tokens_BTC = self.ecg_tokens(_checked(ecg_BLT).to(self.device))
-        ecg_BD = self.ecg_projection(self.ecg.forward_head(tokens_BTC, pre_logits=True)).float()
+        ecg_BD = self._project_ecg(self.ecg_tokens(_checked(ecg_BLT).to(self.device)))
         return F.normalize(ecg_BD, dim=-1) if normalize else ecg_BD
 
     @torch.inference_mode()
@@ -322,6 +381,11 @@ class ESI(nn.Module, PyTorchModelHubMixin):
                 f"{folder / WEIGHTS_FILE} does not fit config.json: {reason}"
             ) from error
         return model.to(map_location).eval()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: what norms, similarities and exponentials need."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _checked(ecg_BLT: Tensor) -> Tensor:

@@ -30,11 +30,25 @@ class TextEncoder(nn.Module):
 
         self.bert = BertModel(bert_config, add_pooling_layer=False) if bert is None else bert
         self.num_features = int(bert_config.hidden_size)
+        self.is_frozen = False
 
     def forward(self, input_ids_BN: Tensor, attention_mask_BN: Tensor) -> Tensor:
         """Token ids and mask ``(B, N)`` -> the [CLS] state, ``(B, C)``."""
         states = self.bert(input_ids=input_ids_BN, attention_mask=attention_mask_BN)
         return states.last_hidden_state[:, 0]
+
+    def freeze(self) -> None:
+        """Keep the weights as they are, and without dropout."""
+        self.is_frozen = True
+        self.requires_grad_(False)
+        self.bert.eval()
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """As `nn.Module.train`; a frozen BERT stays in evaluation mode."""
+        super().train(mode)
+        if self.is_frozen:
+            self.bert.eval()
+        return self
 
     def token_embeddings(self, input_ids_BN: Tensor) -> Tensor:
         """The bare word embeddings, ``(B, N, C)``: what the caption decoder reads."""

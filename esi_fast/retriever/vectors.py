@@ -218,7 +218,7 @@ class VectorIndex:
                 f"{what} has shape {given.shape}; give (n, {self.dimension}) or ({self.dimension},)"
             )
         if given.ndim == 1 and given.dtype == np.float32:
-            # One query at a time: a graph has thrown all else out of the caches, and each step costs.
+            # Of one query every step counts: a graph throws all else out of the caches.
             square = float(given @ given)
             if _SAFE_SQUARES_32[0] < square < _SAFE_SQUARES_32[1]:
                 one: NDArray[np.float32] = given[None] * np.float32(square**-0.5)

@@ -43,25 +43,57 @@ def contrastive_loss(
     return (ecg_to_text + text_to_ecg) / 2
 
 
+def sigmoid_contrastive_loss(
+    ecg_BD: Tensor,
+    text_BD: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    concept_key_B: Tensor,
+) -> Tensor:
+    """Every pair of an ECG and a text by itself: do they say the same? (Zhai et al. 2023, SigLIP).
+
+    Records with equal ``concept_key`` are each other's matches.
+
+    Args:
+        ecg_BD, text_BD: this rank's unit-length embeddings, ``(b, D)`` float32.
+        logit_scale, logit_bias: ``(1,)``.
+        concept_key_B: ``(b,)`` int64.
+
+    Returns:
+        A scalar: summed over all texts, averaged over this rank's ECGs.
+    """
+    batch = len(ecg_BD)
+    all_text_BD = all_gather(text_BD)
+    keys_B = all_gather_keys(concept_key_B)
+    own = keys_B[rank() * batch : (rank() + 1) * batch]
+    sign_bB = torch.where(own[:, None] == keys_B[None, :], 1.0, -1.0).to(ecg_BD.dtype)
+    logits_bB = logit_scale * ecg_BD @ all_text_BD.T + logit_bias
+    return -F.logsigmoid(sign_bB * logits_bB).sum() / batch
+
+
 def all_gather_keys(key_B: Tensor) -> Tensor:
     """Integer keys of all ranks, in rank order."""
     with torch.no_grad():
         return all_gather(key_B)
 
 
-def captioning_loss(logits_BNV: Tensor, labels_BN: Tensor, mask_BN: Tensor) -> Tensor:
+def captioning_loss(summed: Tensor, num_tokens: Tensor) -> Tensor:
     """Mean cross-entropy of the next token over the real tokens of all ranks.
 
     Args:
-        logits_BNV: position n predicts ``labels_BN[:, n]``.
-        labels_BN: int64 token ids.
-        mask_BN: 1 where a label is a real token, 0 where it is padding.
+        summed: this rank's sum over its real tokens (or those of a micro-batch).
+        num_tokens: of all ranks and micro-batches: see `count_tokens`.
 
     Returns:
-        A scalar, normalised by the number of tokens on all ranks, so that ranks with longer
-        captions weigh more.
+        A scalar: ranks with longer captions weigh more.
     """
-    mask = mask_BN.bool()
-    summed = F.cross_entropy(logits_BNV[mask].float(), labels_BN[mask], reduction="sum")
-    num_tokens = all_sum(mask.sum())
-    return summed * world_size() / num_tokens.clamp(min=1)
+    return summed * world_size() / num_tokens
+
+
+def count_tokens(attention_mask_BN: Tensor) -> Tensor:
+    """Tokens to be predicted on all ranks (all real ones but the first of each caption), 1 or more.
+
+    Args:
+        attention_mask_BN: of the captions of this rank: 1 where a token is real.
+    """
+    return all_sum(attention_mask_BN[:, 1:].sum()).clamp(min=1)
