@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from esi_fast.models.esi import ESIConfig as ESIConfig
     from esi_fast.models.factory import create_model as create_model
     from esi_fast.models.factory import list_models as list_models
+    from esi_fast.models.original import load_original as load_original
     from esi_fast.plot import plot_ecg as plot_ecg
     from esi_fast.retriever import Document as Document
     from esi_fast.retriever import Retriever as Retriever
@@ -39,6 +40,7 @@ _HOME = {
     "ESIConfig": "models.esi",
     "create_model": "models.factory",
     "list_models": "models.factory",
+    "load_original": "models.original",
     "plot_ecg": "plot",
     "Document": "retriever",
     "Retriever": "retriever",

@@ -108,6 +108,23 @@ def test_the_accuracy_in_the_readme_is_that_of_the_committed_run() -> None:
         assert false in README.split("False P waves a beat in atrial fibrillation:")[1][:120]
 
 
+def test_the_retrievers_figures_are_those_of_the_committed_run() -> None:
+    text = (ROOT / "benchmarks" / "retriever.csv").read_text()
+    (job,) = re.findall(r"^# caption job: (.*)$", text, re.MULTILINE)
+    assert job in README
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    large = {(row["method"], row["batch"]): row for row in rows if row["size"] == "100000"}
+    assert len(large) == 12
+    for method in {name for name, _ in large}:
+        one, many = large[method, "1"], large[method, "32"]
+        cells = [
+            f"{float(row[name]):.{digits}f}"
+            for row in (one, many)
+            for name, digits in (("queries_per_core_s", 0), ("ratio_to_numpy", 1))
+        ]
+        assert f" | {' | '.join(cells)} | {float(many['recall_at_10']):.3f} |\n" in README
+
+
 def test_the_shares_in_the_readme_are_those_of_the_committed_sweep() -> None:
     with (ROOT / "benchmarks" / "kernel_tiles.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))

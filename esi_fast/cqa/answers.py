@@ -47,7 +47,7 @@ class AnswerFile:
             try:
                 row = json.loads(line)
                 key, text = row["key"], row["text"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 key = text = None
             if not isinstance(key, str) or not isinstance(text, str):
                 raise ValueError(f"{self.path}, line {number}: no answer; delete that line")
@@ -62,15 +62,17 @@ class AnswerFile:
         return self._answers.get(key)
 
     def add(self, key: str, text: str) -> None:
-        """Remembers an answer, on disk when this returns to its caller."""
+        """Remembers an answer, also if this process is killed as soon as this returns."""
         line = json.dumps({"key": key, "text": text}) + "\n"
         _write_whole(self._file, line.encode())
         self._answers[key] = text
 
     def close(self) -> None:
         """Flushes to the disk and lets another run have the file."""
-        os.fsync(self._file)
-        os.close(self._file)
+        try:
+            os.fsync(self._file)
+        finally:
+            os.close(self._file)
 
     def __enter__(self) -> AnswerFile:
         return self
@@ -91,7 +93,7 @@ def _write_whole(file: int, data: bytes) -> None:
     try:
         while done < len(data):
             done += os.write(file, data[done:])
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.ftruncate(file, size)
         raise

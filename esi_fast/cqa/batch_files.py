@@ -46,9 +46,9 @@ class BatchBackend:
     def export(self, path: Path) -> None:
         """Writes the collected requests, one JSON line each; the file appears whole."""
         with whole_file(path) as file:
-            for request in self.collected:
+            for key, request in {one.key(self): one for one in self.collected}.items():
                 line = {
-                    "custom_id": request.key(self),
+                    "custom_id": key,
                     "method": "POST",
                     "url": "/v1/chat/completions",
                     "body": self._chat.body(request),
@@ -71,7 +71,7 @@ def import_results(path: Path, answers: AnswerFile, wanted: Collection[str]) -> 
         ValueError: a line is no result of a batch.
     """
     became: Counter[str] = Counter(imported=0)
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -79,14 +79,16 @@ def import_results(path: Path, answers: AnswerFile, wanted: Collection[str]) -> 
                 row = json.loads(line)
                 key, response = row["custom_id"], row.get("response") or {}
                 body, status = response.get("body"), response.get("status_code", 200)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise ValueError(f"{path}, line {number}: no result of a batch") from None
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                key = None
+            if not isinstance(key, str):
+                raise ValueError(f"{path}, line {number}: no result of a batch; delete that line")
             text = text_of_completion(json.dumps(body)) if status == 200 else None
-            if key not in wanted:
+            if key not in wanted or answers.get(key) is not None:
                 became["not wanted"] += 1
             elif text is None or row.get("error"):
                 became["failed"] += 1
-            elif answers.get(key) is None:
+            else:
                 answers.add(key, text)
                 became["imported"] += 1
     return became

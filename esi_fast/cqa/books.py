@@ -8,6 +8,7 @@ description may name.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from esi_fast.cqa.concepts import (
     ordered_walls,
 )
 from esi_fast.cqa.folding import fold
+from esi_fast.cqa.requests import visible_text
 from esi_fast.retriever import Document
 
 CHUNK_WORDS, OVERLAP_WORDS, MIN_WORDS = 120, 30, 12
@@ -29,9 +31,12 @@ _SUFFIXES = (".txt", ".md", ".pdf")
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 _WALL_WORD = re.compile(rf"\b(?:{'|'.join(sorted(set(WALLS_OF_WORD) - {'high'}))})\b")
-_ACUTE = re.compile(r"\b(?:hyper)?acute\b|\bevolving\b|\brecent\b")
+_ACUTE = re.compile(
+    r"\b(?:hyper)?acute(?:ly)?\b|\bevolving\b|\brecent\b|\bfirst (?:few )?(?:minutes|hours|days)\b"
+    r"|\bst (?:segment )?elevation myocardial infarct"
+)
 _OLD = re.compile(r"\bold\b|\bprior\b|\bprevious\b|\bchronic\b|\bhealed\b")
-# Control characters (PDFs are full of them) but line ends.
+# PDFs are full of them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
@@ -73,7 +78,8 @@ def read_books(folder: Path, progress: Callable[[str], object] = lambda name: No
         raise FileNotFoundError(f"{folder} holds no {', '.join(_SUFFIXES)} file")
     books, seen = Books(), set[str]()
     for path in files:
-        name = path.relative_to(folder).as_posix()
+        # A file's name is any bytes.
+        name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
         try:
             for page, text in _pages(path):
                 _take_page(books, seen, name, page, text)
@@ -96,13 +102,12 @@ def _pages(path: Path) -> Iterator[tuple[int | None, str]]:
             raise ValueError("is no UTF-8 text") from None
         return
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
 
     try:
         for number, page in enumerate(PdfReader(path).pages, start=1):
             yield number, page.extract_text()
-    except (PyPdfError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        # What pypdf raises on damaged files is not all its own.
+    except Exception as error:
+        # What pypdf raises on damaged files is anything.
         raise ValueError(f"is no PDF that can be read ({type(error).__name__}: {error})") from None
 
 
@@ -142,31 +147,50 @@ def _take_page(books: Books, seen: set[str], name: str, page: int | None, text: 
 def chunks_of(text: str) -> Iterator[tuple[str, str]]:
     """Pieces of a text with the heading that they stand under, or "".
 
-    A piece holds whole sentences of one section, about CHUNK_WORDS words, and begins with the last
-    ones of the piece before, about OVERLAP_WORDS words.
+    A piece holds whole sentences of one section, about CHUNK_WORDS words and never twice as many,
+    and begins with the last ones of the piece before, about OVERLAP_WORDS words. A section of
+    fewer than MIN_WORDS words gives none.
     """
     for heading, body in _sections(text):
-        sentences = [one for one in _SENTENCE_END.split(body) if one.strip()]
-        first = 0
-        while first < len(sentences):
-            last, words = first, 0
-            while last < len(sentences) and (last == first or words < CHUNK_WORDS):
-                words += len(sentences[last].split())
+        sentences = list(_sentences(body))
+        lengths = [len(one.split()) for one in sentences]
+        words_left = sum(lengths)
+        if words_left < MIN_WORDS:
+            continue
+        first = last = words = 0
+        while words_left:
+            # A rest that is too short for a piece of its own is taken along.
+            while words_left and (words < CHUNK_WORDS or words_left < MIN_WORDS):
+                words += lengths[last]
+                words_left -= lengths[last]
                 last += 1
-            if words >= MIN_WORDS:
-                yield heading, " ".join(" ".join(sentences[first:last]).split()[: 2 * CHUNK_WORDS])
-            if last == len(sentences):
-                break
-            back = words = 0
-            while last - back - 1 > first and words < OVERLAP_WORDS:
-                back += 1
-                words += len(sentences[last - back].split())
-            first = last - back
+            yield heading, " ".join(sentences[first:last])
+            first, words = _overlap(lengths, first, last)
+
+
+def _overlap(lengths: list[int], first: int, last: int) -> tuple[int, int]:
+    """Where the piece after sentences first to last begins, and its words before last."""
+    begin, words = last, 0
+    while begin - 1 > first and words < OVERLAP_WORDS:
+        if words + lengths[begin - 1] > 2 * OVERLAP_WORDS:
+            break
+        begin -= 1
+        words += lengths[begin]
+    return begin, words
+
+
+def _sentences(body: str) -> Iterator[str]:
+    """Sentences, and pieces of what is too long for one (tables and lists have no full stop)."""
+    longest = CHUNK_WORDS - MIN_WORDS
+    for sentence in _SENTENCE_END.split(body):
+        words = sentence.split()
+        for first in range(0, len(words), longest):
+            yield " ".join(words[first : first + longest])
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:
     heading, lines = "", list[str]()
-    plain = _CONTROL.sub(" ", text.replace("\r\n", "\n")).replace("-\n", "")
+    plain = visible_text(_CONTROL.sub(" ", text.replace("\r\n", "\n")).replace("-\n", ""))
     for line in plain.split("\n"):
         if match := _HEADING.match(line):
             yield heading, " ".join(lines)

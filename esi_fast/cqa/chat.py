@@ -13,13 +13,14 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from esi_fast.cqa.requests import Answer, Request
+from esi_fast.cqa.requests import Answer, Request, spoken
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +32,6 @@ _FATAL = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
 _MAX_BYTES = 1 << 20  # of one answer
 _MAX_TOKENS = 400  # of one answer; reasoning models think first
 _LONGEST_WAIT = 60.0  # s, between two attempts
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
 class EndpointError(ValueError):
@@ -81,7 +81,9 @@ class ChatBackend:
             )
         self._url = base_url.rstrip("/")
         self._is_local = check_url(self._url, allow_remote=allow_remote)
-        self._key = os.environ.get(KEY_VARIABLE, "")
+        self._key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise ValueError(f"{KEY_VARIABLE} holds characters that no key has; set it anew")
         if self._key and not self._is_local and urlsplit(self._url).scheme != "https":
             raise ValueError(f"{self._url}: {KEY_VARIABLE} is set, and is sent over https only")
         self.model = model
@@ -110,7 +112,7 @@ class ChatBackend:
         import httpx
 
         done: queue.SimpleQueue[tuple[int, Answer] | BaseException] = queue.SimpleQueue()
-        loop = asyncio.new_event_loop()
+        loop = _Loop()
         task = loop.create_task(self._ask_all(httpx, requests, done.put))
 
         def run() -> None:
@@ -119,6 +121,7 @@ class ChatBackend:
             except (Exception, asyncio.CancelledError) as error:
                 done.put(error)
             finally:
+                loop.run_until_complete(loop.end_connections())
                 loop.close()
 
         thread = threading.Thread(target=run, name="chat", daemon=True)
@@ -163,16 +166,16 @@ class ChatBackend:
         body = json.dumps(self.body(request)).encode()
         for attempt in range(self._retries + 1):
             outcome = await self._attempt(web, body)
+            self._has_answered |= not outcome.is_unreachable
             if outcome.text is not None:
-                self._has_answered = True
-                return Answer(_THOUGHT.sub("", outcome.text).strip())
+                return Answer(outcome.text)
+            if outcome.is_unreachable and (not self._has_answered or attempt == self._retries):
+                raise EndpointError(f"{self._url}: {outcome.problem}; is the server running there?")
             if not outcome.is_passing or attempt == self._retries:
                 break
             longest = min(self._first_pause * 2**attempt, _LONGEST_WAIT)
             pause = max(random.uniform(longest / 2, longest), outcome.wait)
             await asyncio.sleep(min(pause, _LONGEST_WAIT))
-        if outcome.is_unreachable and not self._has_answered:
-            raise EndpointError(f"{self._url}: {outcome.problem}; is the server running there?")
         return Answer("", outcome.problem)
 
     async def _attempt(self, web: httpx.AsyncClient, body: bytes) -> _Outcome:
@@ -208,6 +211,28 @@ class ChatBackend:
         return _Outcome(text=text, problem="" if text else "no chat completion")
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that knows its connections: who is cancelled while one is made may lose it open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = weakref.WeakSet[asyncio.Transport]()
+
+    async def create_connection(self, *args: Any, **options: Any) -> Any:
+        """As asyncio does."""
+        made = await super().create_connection(*args, **options)
+        self._made.add(made[0])
+        return made
+
+    async def end_connections(self) -> None:
+        """Lets go of every connection that is still there."""
+        await self.shutdown_asyncgens()
+        for connection in list(self._made):
+            connection.abort()
+        for _ in range(3):  # what is closed is let go of in the loop's next rounds
+            await asyncio.sleep(0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """Of one attempt: the text, or the problem and whether (and when) another may fare better."""
@@ -233,25 +258,32 @@ def _retry_after(header: str) -> float:
         return float(header)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
 def text_of_completion(content: bytes | str) -> str | None:
-    """The message of a chat completion, or None where it is none."""
+    """What the message of a chat completion says, or None where it is none or says nothing."""
     try:
         text = json.loads(content)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
-    return text if isinstance(text, str) and text.strip() else None
+    return spoken(text) or None if isinstance(text, str) else None
 
 
 def check_url(url: str, *, allow_remote: bool) -> bool:
     """Whether a URL is on this machine.
 
     Raises:
-        ValueError: it is no http(s) URL, carries a password, or is remote without leave.
+        ValueError: it is no plain http(s) URL, carries a password, or is remote without leave.
     """
+    # What readers of URLs take in different ways is not taken at all.
+    if not url.isascii() or re.search(r"[^!-~]|[\\^`{|}\"<>]", url):
+        raise ValueError("the base URL holds a character that no address has")
+    if "@" in url or "?" in url or "#" in url:  # not shown: it may be a password
+        raise ValueError(
+            f"the base URL carries a user, a password or a query; use {KEY_VARIABLE} instead"
+        )
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -260,15 +292,17 @@ def check_url(url: str, *, allow_remote: bool) -> bool:
         raise ValueError(f"base URL {url!r}: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError(f"base URL {url!r} is no http:// or https:// address")
-    if parts.username or parts.password:
-        raise ValueError(f"the base URL of {host} carries a password; use {KEY_VARIABLE} instead")
-    try:
-        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_local = False
+    is_local = host in ("localhost", "::1") or _is_loopback_v4(host)
     if not is_local and not allow_remote:
         raise ValueError(
             f"base URL {url!r} is not on this machine: statements and passages would be sent to "
             f"{host}; --allow-remote permits it"
         )
     return is_local
+
+
+def _is_loopback_v4(host: str) -> bool:
+    try:
+        return ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        return False

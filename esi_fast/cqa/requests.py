@@ -21,12 +21,14 @@ from esi_fast.retriever import Document
 # Written into every key: a change of what is asked must not meet answers to what was asked before.
 PROMPT_VERSION = 1
 _MAX_PASSAGE, _MAX_WORDS = 2000, 200  # characters
-# What chat formats use to mark who speaks.
+# What chat formats use to mark who speaks, and whatever looks like a tag.
 _ROLE_MARKS = re.compile(
-    r"<\|[^|>]{0,40}\|>|<</?[A-Za-z]{1,10}>>|\[/?(?:INST|SYS)\]|</?s>|<(?:start|end)_of_turn>"
+    r"<\|[^|>]{0,40}\|>|<</?[A-Za-z]{1,10}>>|\[/?(?:INST|SYS)\]|</?[A-Za-z|][^<>\s]{0,60}>"
     r"|^\s*(?:system|assistant|user)\s*:",
     re.IGNORECASE | re.MULTILINE,
 )
+# A reasoning model thinks first; its chat template may have opened the thought in the prompt.
+_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 _SYSTEM = f"""\
 You write what a finding looks like on a 12-lead ECG, for the training of a model.
 The user message holds data between <data-{{mark}}> and </data-{{mark}}>: a finding, leads, and
@@ -76,6 +78,7 @@ class Request:
             "parameters": backend.parameters(),
             "messages": self.messages(),
             "statement": self.words,
+            "attempt": self.attempt,
             "passages": [
                 [one.id, one.title, one.text, dict(one.metadata)] for one in self.passages
             ],
@@ -84,7 +87,7 @@ class Request:
 
     def messages(self) -> list[dict[str, str]]:
         """The chat: a system message and the data as JSON between marks of their own."""
-        data = {
+        data: dict[str, object] = {
             "finding": clean(self.words, _MAX_WORDS),
             "leads": list(self.leads),
             "passages": [
@@ -92,13 +95,14 @@ class Request:
                 for one in self.passages
             ],
         }
+        if self.reasons:  # they quote the refused text, which may quote a passage
+            data["faults"] = [clean(one, _MAX_WORDS) for one in self.reasons]
         written = json.dumps(data, ensure_ascii=False)
         # Of the data itself, so that nobody who writes a passage can know it.
         mark = hashlib.sha256(written.encode()).hexdigest()[:16]
         lines = [f"<data-{mark}>", written, f"</data-{mark}>"]
         if self.reasons:
-            faults = "; ".join(clean(one, _MAX_WORDS) for one in self.reasons)
-            lines.append(f"An earlier answer was refused ({faults}). Write another.")
+            lines.append("An earlier answer was refused for the faults in the data. Write another.")
         return [
             {"role": "system", "content": _SYSTEM.format(mark=mark)},
             {"role": "user", "content": "\n".join(lines)},
@@ -125,8 +129,20 @@ class Backend(Protocol):
 
 def clean(text: str, longest: int) -> str:
     """A text as data: no control, invisible or role-marking characters, on one line, not longer."""
-    plain = unicodedata.normalize("NFKC", text)
-    plain = "".join(
-        one if unicodedata.category(one)[0] != "C" or one.isspace() else "" for one in plain
+    found, visible = 1, "\n".join(visible_text(text).splitlines())
+    while found:  # what a mark leaves behind may be one itself
+        visible, found = _ROLE_MARKS.subn(" ", visible)
+    return " ".join(visible.split())[:longest]
+
+
+def visible_text(text: str) -> str:
+    """A text as it looks: of compatible characters the common one, none that cannot be seen."""
+    common = unicodedata.normalize("NFKC", text)
+    return "".join(
+        one for one in common if one.isspace() or not unicodedata.category(one).startswith("C")
     )
-    return " ".join(_ROLE_MARKS.sub(" ", plain).split())[:longest]
+
+
+def spoken(text: str) -> str:
+    """What a model says once it has thought, as Unicode text."""
+    return _THOUGHT.sub("", text).encode(errors="replace").decode().strip()

@@ -1,0 +1,127 @@
+"""Batch files: what is exported is what would be asked, and each result finds its own request."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_fakes import completion, endpoint, findings, good_answer, requests_for, retriever
+
+from esi_fast.cqa.answers import AnswerFile
+from esi_fast.cqa.batch_files import NOT_ASKED, BatchBackend, import_results
+from esi_fast.cqa.chat import ChatBackend
+from esi_fast.cqa.generate import describe_all
+
+URL = "http://127.0.0.1:1/v1"
+
+
+def collect(count: int, answers: AnswerFile | None = None) -> BatchBackend:
+    backend = BatchBackend(ChatBackend(URL, "fake"))
+    described = describe_all(findings()[:count], backend, retriever(), answers=answers)
+    assert all(one.backend == "template" for one in described.descriptions)
+    assert set(described.errors) <= {NOT_ASKED}
+    return backend
+
+
+def exported(backend: BatchBackend, path: Path) -> list[dict[str, Any]]:
+    backend.export(path)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def result(row: dict[str, Any], **other: object) -> str:
+    body = json.loads(completion(good_answer(row["body"])))
+    made = {"custom_id": row["custom_id"], "response": {"status_code": 200, "body": body}}
+    return json.dumps({**made, "error": None, **other})
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_requests_are_exported_as_they_would_be_asked(tmp_path: Path) -> None:
+    backend = collect(12)
+    rows = exported(backend, tmp_path / "requests.jsonl")
+    with endpoint() as server:
+        chat = ChatBackend(server.url, "fake")
+        list(chat.answers(requests_for(12)))
+    assert sorted(json.dumps(row["body"]) for row in rows) == sorted(
+        json.dumps(call.body) for call in server.calls
+    )
+    assert [row["custom_id"] for row in rows] == [one.key(chat) for one in requests_for(12)]
+    for row in rows:
+        assert set(row) == {"custom_id", "method", "url", "body"}
+        assert (row["method"], row["url"]) == ("POST", "/v1/chat/completions")
+
+
+def test_a_request_that_was_collected_twice_is_exported_once(tmp_path: Path) -> None:
+    backend = BatchBackend(ChatBackend(URL, "fake"))
+    for _ in range(2):
+        list(backend.answers(requests_for(3)))
+    assert len(exported(backend, tmp_path / "requests.jsonl")) == 3
+
+
+def test_each_result_finds_its_request_and_a_second_export_holds_the_rest(tmp_path: Path) -> None:
+    rows = exported(collect(12), tmp_path / "requests.jsonl")
+    empty = json.loads(completion(" "))
+    lines = [
+        *(result(row) for row in rows[:8]),
+        result(rows[0]),  # twice
+        result(rows[8], error={"message": "no"}),
+        result(rows[9], response={"status_code": 500, "body": {}}),
+        result(rows[10], response=None),
+        result(rows[11], response={"status_code": 200, "body": empty}),
+        result(rows[0], custom_id="unknown"),
+        "",
+    ]
+    random.Random(3).shuffle(lines)
+    results = write(tmp_path / "results.jsonl", *lines)
+    with AnswerFile(tmp_path / "answers.jsonl") as answers:
+        became = import_results(results, answers, {row["custom_id"] for row in rows})
+        assert became == {"imported": 8, "failed": 4, "not wanted": 2}
+        assert len(answers) == 8
+        for row in rows[:8]:
+            assert answers.get(row["custom_id"]) == good_answer(row["body"])
+        backend = BatchBackend(ChatBackend(URL, "fake"))
+        described = describe_all(findings()[:12], backend, retriever(), answers=answers)
+        assert [one.backend for one in described.descriptions] == ["openai"] * 8 + ["template"] * 4
+        assert exported(backend, tmp_path / "rest.jsonl") == rows[8:]
+        # The same results once more bring nothing.
+        wanted = {request.key(backend) for request in backend.collected}
+        assert import_results(results, answers, wanted)["imported"] == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{not JSON", "[]", "7", "null", "{}", '{"custom_id": 1}', '{"custom_id": "a", "response": 7}',
+     "[" * 100_000],
+)  # fmt: skip
+def test_a_line_that_is_no_result_is_named(tmp_path: Path, line: str) -> None:
+    rows = exported(collect(2), tmp_path / "requests.jsonl")
+    results = write(tmp_path / "results.jsonl", result(rows[0]), line, result(rows[1]))
+    with AnswerFile(tmp_path / "answers.jsonl") as answers:
+        with pytest.raises(ValueError, match=r"results\.jsonl, line 2: no result of a batch"):
+            import_results(results, answers, {row["custom_id"] for row in rows})
+        assert len(answers) == 1
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe\n")
+    with (
+        AnswerFile(tmp_path / "answers.jsonl") as answers,
+        pytest.raises(ValueError, match="line 1"),
+    ):
+        import_results(tmp_path / "results.jsonl", answers, set())
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = write(tmp_path / "requests.jsonl", "mine")
+    backend = collect(2)
+    backend.collected.append(None)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        backend.export(path)
+    assert path.read_text() == "mine\n"
+    assert [one.name for one in tmp_path.iterdir()] == ["requests.jsonl"]
