@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import itertools
-import json
 import logging
 import random
 import socket
@@ -394,7 +393,7 @@ def test_bad_numbers_are_refused(options: dict[str, float]) -> None:
 
 def test_a_body_holds_model_prompt_and_parameters() -> None:
     _, server = ask(lambda call: Reply())
-    body = json.loads(server.calls[0].raw)
+    body = server.calls[0].body
     assert set(body) == {"model", "messages", "temperature", "seed", "max_tokens"}
     assert (body["model"], body["temperature"]) == ("fake", 0)
     assert body["messages"] == requests_for(1)[0].messages()

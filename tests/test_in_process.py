@@ -108,9 +108,9 @@ def test_no_answer_is_an_error_and_a_thought_is_none(
 def test_a_model_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("nowhere", str(tmp_path / "empty"), "no/such"):
-        with pytest.raises(OSError, match="no model") as caught:
+        with pytest.raises((OSError, ValueError), match=r"no model|no causal language") as caught:
             TransformersBackend(name)
-        assert repr(name) in str(caught.value)
+        assert name in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="batch_size is 0"):
         TransformersBackend("nowhere", batch_size=0)

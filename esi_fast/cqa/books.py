@@ -23,7 +23,7 @@ from esi_fast.cqa.concepts import (
     ordered_walls,
 )
 from esi_fast.cqa.folding import fold
-from esi_fast.cqa.requests import visible_text
+from esi_fast.cqa.requests import clean, visible_text
 from esi_fast.retriever import Document
 
 CHUNK_WORDS, OVERLAP_WORDS, MIN_WORDS = 120, 30, 12
@@ -196,7 +196,7 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
             yield heading, " ".join(lines)
             heading, lines = match[1], []
         else:
-            lines.append(line)
+            lines.append(clean(line, len(line)))  # who speaks is marked at a line's begin
     yield heading, " ".join(lines)
 
 

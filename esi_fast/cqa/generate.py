@@ -184,7 +184,7 @@ class _Job:
             request, key = new[index]
             if answers is not None and not answer.error:
                 answers.add(key, answer.text)
-            self.described.asked += 1
+            self.described.asked += not isinstance(writer, TemplateBackend)
             yield request, answer
 
     def _accept(self, request: Request, text: str, writer: Backend) -> None:

@@ -21,7 +21,7 @@ class TransformersBackend:
 
     Raises:
         OSError: there is no such model.
-        ValueError: ``batch_size`` is below 1.
+        ValueError: ``batch_size`` is below 1, or ``model`` is something else.
     """
 
     name = "transformers"
@@ -43,6 +43,9 @@ class TransformersBackend:
                 f"no model {model!r}: it is no folder here and could not be fetched; give the path "
                 "of a local one"
             ) from None
+        except ValueError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"{model}: no causal language model to load ({reason})") from None
         self._model = loaded.to(self._device).eval()
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token

@@ -217,13 +217,13 @@ class VectorIndex:
             raise ValueError(
                 f"{what} has shape {given.shape}; give (n, {self.dimension}) or ({self.dimension},)"
             )
-        if given.ndim == 1 and given.dtype == np.float32:
-            # Of one query every step counts: a graph throws all else out of the caches.
-            square = float(given @ given)
-            if _SAFE_SQUARES_32[0] < square < _SAFE_SQUARES_32[1]:
-                one: NDArray[np.float32] = given[None] * np.float32(square**-0.5)
-                return one
         rows = given.reshape(-1, self.dimension)
+        if len(rows) == 1 and what == "query" and given.dtype == np.float32:
+            # Of one query every step counts: a graph throws all else out of the caches.
+            square = float(rows[0] @ rows[0])
+            if _SAFE_SQUARES_32[0] < square < _SAFE_SQUARES_32[1]:
+                one: NDArray[np.float32] = rows * np.float32(square**-0.5)
+                return one
         if len(rows) > _BLOCK:
             blocks = range(0, len(rows), _BLOCK)
             return np.concatenate([_unit(rows[at : at + _BLOCK], what, at) for at in blocks])
