@@ -19,6 +19,7 @@ from esi_fast.cqa.caption import (
     prompts_for,
 )
 from esi_fast.cqa.dictionary import Description
+from esi_fast.cqa.generate import describe_reports
 from esi_fast.cqa.polarity import claims_of, forbidden_claims
 
 NORMAL = {"heart_rate": 64.0, "pr": 160.0, "qrs": 92.0, "qtc_bazett": 410.0, "qrs_axis": 45.0}
@@ -50,7 +51,7 @@ LINES = (
 
 @pytest.fixture(scope="module")
 def dictionary() -> CaptionDictionary:
-    return CaptionDictionary.from_reports([line] for line in LINES)
+    return describe_reports([line] for line in LINES)
 
 
 def test_findings_come_first_then_values_then_looks_then_person_then_limits(
@@ -277,7 +278,7 @@ def test_a_technical_notice_is_never_described_as_disease(dictionary: CaptionDic
         ),
     }
     for line, expected in notices.items():
-        caption = compose([line], dictionary=CaptionDictionary.from_reports([[line]]))
+        caption = compose([line], dictionary=describe_reports([[line]]))
         assert caption.text == expected
         assert caption.findings == ()
         assert caption.sources == ()
@@ -367,7 +368,7 @@ def test_captions_of_real_reports(shared_data: Path) -> None:
             [value for name, value in row.items() if name.startswith("report_") and value.strip()]
             for row in csv.DictReader(file)
         ]
-    words = CaptionDictionary.from_reports(reports)
+    words = describe_reports(reports)
     lengths = []
     for number, lines in enumerate(reports):
         caption = compose(lines, measurements=NORMAL, age=60, dictionary=words, seed=number)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from shard_tree import build
 
-from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.cqa.generate import describe_reports
 from esi_fast.models.esi import ESI
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.simulate_tree import write_tree
@@ -57,7 +57,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "shards",
         fs=100,
         duration=5.0,
-        captions=CaptionDictionary.from_reports([line] for line in lines),
+        captions=describe_reports([line] for line in lines),
     )
     return folder / "shards"
 

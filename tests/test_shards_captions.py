@@ -11,6 +11,7 @@ from shard_tree import SETTINGS, Tree, build, contents, make_tree, samples_in
 
 from esi_fast.cqa.caption import CaptionDictionary, approximate_tokens
 from esi_fast.cqa.concepts import display_name
+from esi_fast.cqa.generate import describe_reports
 from esi_fast.data.settings import BuildSettings
 from esi_fast.data.token_count import TokenCounter
 
@@ -36,7 +37,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="module")
 def dictionary(tree: Tree) -> CaptionDictionary:
-    return CaptionDictionary.from_reports(entry.statements for entry in tree.entries)
+    return describe_reports(entry.statements for entry in tree.entries)
 
 
 def captions_of(folder: Path) -> dict[str, tuple[str, list[str]]]:

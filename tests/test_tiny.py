@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from shard_tree import build
 
-from esi_fast.cqa.caption import CaptionDictionary, prompts_for
+from esi_fast.cqa.caption import prompts_for
+from esi_fast.cqa.generate import describe_reports
 from esi_fast.data.loader import Loader
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.tokens import CaptionTokens
@@ -29,7 +30,7 @@ def test_from_records_to_a_model_that_has_begun_to_learn(tmp_path: Path) -> None
     assert record.signal.shape == (12, 1250)
 
     lines = [line for entry in entries for line in entry.statements]
-    dictionary = CaptionDictionary.from_reports([line] for line in lines)
+    dictionary = describe_reports([line] for line in lines)
     out = tmp_path / "shards"
     summary = build(catalogue, out, fs=100, duration=5.0, captions=dictionary)
     assert sum(summary.records.values()) == 40

@@ -13,7 +13,7 @@ from shard_tree import build
 from test_report import assert_self_contained
 
 from esi_fast.cli import UsageError
-from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.cqa.generate import describe_reports
 from esi_fast.evaluation.datasets import DATASETS
 from esi_fast.evaluation.report import TASK_TITLES
 from esi_fast.models.esi import ESI, ESIConfig
@@ -33,7 +33,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fs=100,
         val_fraction=0.2,
         test_fraction=0.4,
-        captions=CaptionDictionary.from_reports([one] for one in statements),
+        captions=describe_reports([one] for one in statements),
         measure=False,
         workers=1,
     )

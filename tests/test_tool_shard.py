@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from shard_tree import contents
 
+from esi_fast.cqa.generate import describe_reports
 from esi_fast.signal.simulate_tree import write_tree
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "shard"
@@ -90,10 +91,9 @@ def test_verify_names_shard_and_sample(built: Path, tmp_path: Path) -> None:
 
 
 def test_captions_are_baked_in(records: Path, tmp_path: Path) -> None:
-    from esi_fast.cqa.caption import CaptionDictionary
     from esi_fast.data.shard_set import ShardSet
 
-    CaptionDictionary.from_reports([["Sinus rhythm"]]).save(tmp_path / "cqa.jsonl")
+    describe_reports([["Sinus rhythm"]]).save(tmp_path / "cqa.jsonl")
     out = tmp_path / "out"
     done = shard("--records", records, "--out", out, "--fs", "100", "--cqa", tmp_path / "cqa.jsonl")
     assert done.returncode == 0, done.stderr

@@ -85,20 +85,6 @@ class CaptionDictionary:
         return self._by_statement.get(statement)
 
     @classmethod
-    def from_reports(cls, reports: Iterable[Sequence[str]]) -> CaptionDictionary:
-        """Describes the lines of reports with the built-in passages and the template backend.
-
-        A line may go on in the next one, so lines of different reports must be kept apart.
-        """
-        from esi_fast.cqa.generate import describe_all
-        from esi_fast.cqa.knowledge import passage_retriever
-        from esi_fast.cqa.statements import statements_of
-        from esi_fast.cqa.template import TemplateBackend
-
-        said = [one for lines in reports for one in statements_of(tuple(lines))]
-        return cls(describe_all(said, TemplateBackend(), passage_retriever()).descriptions)
-
-    @classmethod
     def load(cls, path: str | Path) -> CaptionDictionary:
         """Reads a file that ``save`` (tools/caption) wrote.
 

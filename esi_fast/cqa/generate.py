@@ -15,10 +15,11 @@ from pathlib import Path
 from esi_fast.cqa.answers import AnswerFile
 from esi_fast.cqa.checks import CHECKS, Allowed, run_checks
 from esi_fast.cqa.concepts import WALL_LEADS
-from esi_fast.cqa.dictionary import Description
+from esi_fast.cqa.dictionary import CaptionDictionary, Description
+from esi_fast.cqa.knowledge import passage_retriever
 from esi_fast.cqa.phrases import phrase
 from esi_fast.cqa.requests import Answer, Backend, Request
-from esi_fast.cqa.statements import Statement
+from esi_fast.cqa.statements import Statement, statements_of
 from esi_fast.cqa.template import TemplateBackend, template_texts
 from esi_fast.cqa.whole_file import whole_file
 from esi_fast.leads import STANDARD_LEADS
@@ -130,6 +131,16 @@ def describe_all(
     progress(len(refused) + len(unanswered))
     job.described.descriptions = list(job.made.values())
     return job.described
+
+
+def describe_reports(reports: Iterable[Sequence[str]]) -> CaptionDictionary:
+    """Describes the lines of reports with the built-in passages and the template.
+
+    A line may go on in the next one, so lines of different reports must be kept apart.
+    """
+    said = [one for lines in reports for one in statements_of(tuple(lines))]
+    described = describe_all(said, TemplateBackend(), passage_retriever())
+    return CaptionDictionary(described.descriptions)
 
 
 class _Job:
