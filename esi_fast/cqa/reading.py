@@ -219,7 +219,8 @@ def _with_cause(previous: Statement, cause: Statement, before: str) -> Statement
     if cause.acuity in ("acute", "recent", "old"):
         name = f"{cause.acuity} {name}"
     if previous.cause is not None:
-        words = f"{previous.cause} or {name}"
+        is_told = re.search(rf"\b{re.escape(name)}$", previous.cause)
+        words = previous.cause if is_told else f"{previous.cause} or {name}"
     else:
         words = f"{_hedge_of_cause(cause.certainty, before)} {name}"
     return replace(

@@ -16,6 +16,7 @@ WALL_WORD = re.compile(rf"\b(?:{WALL})\b")
 TECHNICAL = re.compile(
     r"\bunsuitable\b|\barti?e?fact|\b(?:lead|limb|arm|electrode|cable)\w*\b.*\brevers"
     r"|\brevers\w* .*\blead|\binterchange|\bmisplac|\bwithout knowing\b|\bmissing\b"
+    r"|\bgender specific\b"
     r"|\banalysis error\b|\bsequence error\b|\bunconfirmed\b|\bpreliminary\b|\bunedited\b"
     r"|\bpediatric (?:ecg )?(?:interpretation|analysis|criteria)\b|\bunstable baseline\b"
     r"|\bbaseline (?:wander|drift|shift|instab)|\bwandering baseline\b"
@@ -159,7 +160,7 @@ LINK = re.compile(
     r"|with secondary|but|\?)(?= |$)"
 )
 JOINS_CAUSES = re.compile(
-    rf"^(?:(?:,|or|and|acute|old|normal|possibl[ey]|probabl[ey]|myocardial|recent|{WALL})(?: |$))*$"
+    rf"^(?:(?:,|or|and|acute|old|normal|possibl[ey]|probabl[ey]|myocardial|recent|early|{WALL})(?: |$))*$"
 )
 EXPLAINED_KINDS = frozenset({"ST-T", "morphology", "axis", "interval"})
 # An alternative to what stands before it; nothing but a list leads up to it.
