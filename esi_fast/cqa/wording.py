@@ -160,7 +160,8 @@ LINK = re.compile(
     r"|with secondary|but|\?)(?= |$)"
 )
 JOINS_CAUSES = re.compile(
-    rf"^(?:(?:,|or|and|acute|old|normal|possibl[ey]|probabl[ey]|myocardial|recent|early|{WALL})(?: |$))*$"
+    r"^(?:(?:,|or|and|acute|old|normal|possibl[ey]|probabl[ey]|myocardial|recent|early"
+    rf"|{WALL})(?: |$))*$"
 )
 EXPLAINED_KINDS = frozenset({"ST-T", "morphology", "axis", "interval"})
 # An alternative to what stands before it; nothing but a list leads up to it.
