@@ -8,12 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_fakes import completion, endpoint, findings, good_answer, requests_for, retriever
+from chat_fakes import (
+    INJECTION,
+    Reply,
+    completion,
+    data_of,
+    endpoint,
+    findings,
+    good_answer,
+    requests_for,
+    retriever,
+)
 
 from esi_fast.cqa.answers import AnswerFile
 from esi_fast.cqa.batch_files import NOT_ASKED, BatchBackend, import_results
 from esi_fast.cqa.chat import ChatBackend
 from esi_fast.cqa.generate import describe_all
+from esi_fast.cqa.phrases import phrase
 
 URL = "http://127.0.0.1:1/v1"
 
@@ -125,3 +136,42 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         backend.export(path)
     assert path.read_text() == "mine\n"
     assert [one.name for one in tmp_path.iterdir()] == ["requests.jsonl"]
+
+
+def test_an_import_comes_to_what_a_live_endpoint_would_have_said(tmp_path: Path) -> None:
+    statements, refused = findings()[:10], {phrase(findings()[2]), phrase(findings()[7])}
+
+    def said(body: dict[str, Any]) -> str:
+        data = data_of(body)
+        if data["finding"] in refused and "faults" not in data:
+            return INJECTION
+        return f"<think>Hm.</think>\n{good_answer(body)}"
+
+    def answered(row: dict[str, Any]) -> str:
+        """A row as vllm run-batch writes it."""
+        body = json.loads(completion(said(row["body"])))
+        response = {"status_code": 200, "request_id": "vllm-batch-0", "body": body}
+        made = {"id": "vllm-0", "custom_id": row["custom_id"], "response": response, "error": None}
+        return json.dumps(made)
+
+    with endpoint(lambda call: Reply(text=said(call.body))) as server:
+        live = describe_all(statements, ChatBackend(server.url, "fake"), retriever())
+    with AnswerFile(tmp_path / "answers.jsonl") as answers:
+        for count in (10, 2, 0):  # all; then what failed its check, with the reason; then nothing
+            backend = BatchBackend(ChatBackend(URL, "fake"))
+            described = describe_all(statements, backend, retriever(), answers=answers)
+            rows = exported(backend, tmp_path / "requests.jsonl")
+            assert len(rows) == count
+            if count == 2:
+                assert {data_of(row["body"])["finding"] for row in rows} == refused
+                assert all(data_of(row["body"])["faults"] for row in rows)
+            results = write(tmp_path / "results.jsonl", *map(answered, rows[::-1]))
+            import_results(results, answers, {row["custom_id"] for row in rows})
+    assert described.descriptions == live.descriptions
+    assert {one.backend for one in live.descriptions} == {"openai"}
+
+
+def test_an_export_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        collect(5).export(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
 from pathlib import Path
 
@@ -183,3 +185,70 @@ def test_injections_are_cleaned_and_change_no_template(tmp_path: Path) -> None:
         assert mark not in prompt
     (made,) = describe_all(statements, TemplateBackend(), retriever).descriptions
     assert "OK" not in made.text
+
+
+def test_an_encrypted_pdf_needs_its_password(tmp_path: Path) -> None:
+    from pypdf import PdfReader, PdfWriter
+
+    for name, password in (("open.pdf", ""), ("shut.pdf", "secret")):
+        writer = PdfWriter(clone_from=PdfReader(io.BytesIO(pdf_of(AFIB * 2))))
+        writer.encrypt(password, "owner", algorithm="RC4-128")
+        writer.write(tmp_path / name)
+    books = read_books(tmp_path)
+    assert [one.metadata["source"] for one in books.passages] == ["open.pdf, page 1"]
+    ((name, reason),) = books.rejected
+    assert name == "shut.pdf"
+    assert "not been decrypted" in reason
+
+
+def test_links_line_ends_and_odd_names_do_no_harm(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    (deep / "loop").symlink_to(tmp_path)
+    (tmp_path / "me.txt").symlink_to(tmp_path / "me.txt")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.md").mkdir()
+    (tmp_path / "zeros.txt").write_bytes(b"\x00" * 5000)
+    (deep / "a.txt").write_bytes((AFIB * 2).replace(" ", "\r\n").encode())
+    Path(os.fsdecode(os.fsencode(deep) + b"/b\xff.txt")).write_text(f"{AFIB * 2}Two.")
+    books = read_books(tmp_path)
+    assert [one.id for one in books.passages] == [
+        "deep/a.txt, chunk 1", "deep/b\\xff.txt, chunk 1",
+    ]  # fmt: skip
+    assert books.passages[0].text == (AFIB * 2).strip()
+    assert books.rejected == []
+    assert read_books(tmp_path).passages == books.passages
+
+
+def test_a_place_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+    folder = tmp_path / "p10000001"
+    folder.mkdir()
+    (folder / "secretname.md").write_text(f"# Atrial fibrillation\n\n{AFIB * 2}")
+    (statement,) = normalize("Atrial fibrillation")
+    found = retrieve(statement, with_books(tmp_path))
+    assert [one.id for one in found][-1] == "p10000001/secretname.md, chunk 1"
+    assert "appearance" in found[0].metadata  # the built-in one comes first
+    prompt = str(Request(statement, "atrial fibrillation", found).messages())
+    assert AFIB.strip() in prompt
+    assert not [word for word in ("10000001", "secretname", "chunk", ".md") if word in prompt]
+
+
+def test_a_notice_gets_no_passage(tmp_path: Path) -> None:
+    (tmp_path / "mine.md").write_text(f"# Acute anterior infarction\n\n{ACUTE}")
+    retriever = with_books(tmp_path)
+    for line in ("Lead(s) unsuitable for analysis: V3", "Quixotic deflections", "Abnormal ECG"):
+        for statement in normalize(line):
+            assert retrieve(statement, retriever) == ()
+
+
+def test_many_books_do_not_drive_out_the_built_in_passage(tmp_path: Path) -> None:
+    for number in range(6):
+        said = f"Atrial fibrillation, atrial fibrillation, number {number}. "
+        (tmp_path / f"{number}.md").write_text(f"# Atrial fibrillation\n\n{said * 4}")
+    statements = normalize("Atrial fibrillation")
+    retriever = with_books(tmp_path)
+    found = retrieve(statements[0], retriever)
+    assert "appearance" in found[0].metadata
+    assert len(found) == 3
+    (made,) = describe_all(statements, TemplateBackend(), retriever).descriptions
+    assert made.text

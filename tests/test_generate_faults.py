@@ -33,14 +33,17 @@ from chat_fakes import (
 )
 from test_tool_caption import write_tree
 
+from esi_fast.cqa.answers import AnswerFile
 from esi_fast.cqa.chat import ChatBackend
 from esi_fast.cqa.checks import CHECKS
 from esi_fast.cqa.dictionary import Description
 from esi_fast.cqa.generate import describe_all
+from esi_fast.cqa.knowledge import passages
 from esi_fast.cqa.phrases import phrase
-from esi_fast.cqa.requests import Answer
+from esi_fast.cqa.requests import Answer, Request
 from esi_fast.cqa.statements import Statement
 from esi_fast.cqa.template import TemplateBackend
+from esi_fast.retriever import Retriever
 
 # What befalls a finding: the endpoint's replies to its first attempt and to all later ones, the
 # requests that come to an answer or none, and who writes the description.
@@ -253,3 +256,27 @@ def test_a_run_that_was_killed_asks_for_nothing_twice(root: Path, tmp_path: Path
     assert killed.read_bytes() == whole.read_bytes()
     assert (remembered.stat().st_mode & 0o777) == 0o600
     assert len(set(texts())) == 20
+
+
+def test_answers_to_other_questions_are_not_reused(tmp_path: Path) -> None:
+    def good(request: Request) -> Answer:
+        return Answer(good_text(request.words, list(request.leads)))
+
+    few, path = findings()[:5], tmp_path / "answers.jsonl"
+    other = Retriever("bm25")
+    other.add_documents(replace(one, text=f"{one.text} So it is.") for one in passages())
+    runs = [
+        ("one", retriever(), 5), ("one", retriever(), 0), ("two", retriever(), 5),
+        ("one", other, 5), ("two", retriever(), 0), ("one", other, 0),
+    ]  # fmt: skip
+    for model, found_in, asked in runs:
+        backend = Listed(good, model)
+        with AnswerFile(path) as answers:
+            described = describe_all(few, backend, found_in, answers=answers)  # type: ignore[arg-type]
+        assert (len(backend.asked), described.asked, described.remembered) == (
+            asked,
+            asked,
+            5 - asked,
+        )
+        assert {one.model for one in described.descriptions} == {model}
+    assert path.read_bytes().count(b"\n") == 15

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -146,3 +150,52 @@ def test_what_is_said_follows_the_last_thought() -> None:
     assert spoken("a </think> b </think>A wide QRS.") == "A wide QRS."
     assert spoken("half \ud800 a pair") == "half ? a pair"
     assert spoken(" \n") == spoken("<think>only</think>") == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("Possible inferior infarct", "possible"),
+        ("Probable inferior infarct", "probable"),
+        ("Consider inferior infarct", "consider"),
+        ("Cannot rule out inferior infarct", "cannot rule out"),
+        ("Borderline prolonged QT interval", "borderline"),
+        ("Nonspecific T wave abnormality", "nonspecific"),
+    ],
+)
+def test_the_prompt_says_how_certain_a_finding_is(line: str, word: str) -> None:
+    (statement,) = normalize(line)
+    request = request_for(statement)
+    assert shown(request)["finding"] == request.words
+    assert word in request.words
+    assert "Keep the finding's certainty" in request.messages()[0]["content"]
+
+
+def test_a_key_is_the_same_in_every_process(root: Path) -> None:
+    code = (
+        "from chat_fakes import Listed, requests_for\n"
+        "for one in requests_for(5): print(one.key(Listed(None)))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True,
+            cwd=root / "tests", env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    backend = Listed(lambda one: Answer(""))
+    assert found == {"".join(f"{one.key(backend)}\n" for one in requests_for(5))}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Inferior infarct masked by fascicular block of John Smith 2150-01-02",
+        "Atrial flutter with 10000001:1 conduction",
+        "AV block, 10000001:1",
+    ],
+)
+def test_no_raw_words_come_in_by_a_cause_or_a_degree(line: str) -> None:
+    for statement in normalize(line):
+        prompt = shown(request_for(statement))["finding"]
+        assert not re.search(r"smith|2150|10000001", prompt, re.IGNORECASE), prompt

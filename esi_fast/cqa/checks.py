@@ -68,6 +68,7 @@ _SPELLED = re.compile(
 )
 _RATIO = re.compile(r"(?<!\d)\d+:\d+(?!\d)")
 _NAMED_LEAD = re.compile(r"\b(?:aV[RLFrlf]|V[1-6]|I{1,3})\b")
+_TYPE = re.compile(r"\b(?:Mobitz|[Tt]ype)(?: [Tt]ype)? I{1,2}\b")  # no lead
 _LEAD_RANGE = re.compile(r"\bV([1-6])\s*(?:-|\u2013|to|through)\s*V([1-6])\b")
 _HEDGES: dict[str, re.Pattern[str]] = {
     "probable": re.compile(r"\bprobabl|\blikely\b|\bsuggest|\bconsistent with\b"),
@@ -170,7 +171,7 @@ def check_territory(text: str, allowed: Allowed) -> str:
     leads = set(allowed.leads) | set(statement.leads)
     for wall in statement.territory:
         leads |= set(WALL_LEADS[wall])
-    named = set(_NAMED_LEAD.findall(text))
+    named = set(_NAMED_LEAD.findall(_TYPE.sub(" ", text)))
     for first, last in _LEAD_RANGE.findall(text):
         named |= {f"V{number}" for number in range(int(first), int(last) + 1)}
     by_fold = {lead.casefold(): lead for lead in STANDARD_LEADS}

@@ -210,3 +210,13 @@ def display_name(concept: str) -> str:
         if concept.endswith(f"_{base}"):
             return f"{display_name(concept.removesuffix(f'_{base}'))} {written}"
     return " ".join(_WRITTEN.get(word, word) for word in concept.split("_"))
+
+
+@lru_cache(maxsize=1)
+def concept_words() -> frozenset[str]:
+    """Every word that the names of concepts are made of, in lower case."""
+    return frozenset(
+        word
+        for name in concepts()
+        for word in display_name(name).casefold().replace("-", " ").split()
+    )

@@ -70,10 +70,13 @@ def retrieve(statement: Statement, retriever: Retriever, k: int = 3) -> tuple[Do
     for concept in dict.fromkeys((statement.concept, statement.base)):
         for acuity in acuities:
             wanted = {"concept": concept, "acuity": acuity}
-            hits = retriever.query(words, k=k, filter=wanted, min_score=lowest)
+            # All of them, or many books would drive out the built-in passage.
+            every = max(len(retriever), 1)
+            hits = retriever.query(words, k=every, filter=wanted, min_score=lowest)
             if hits:
                 found = [hit.document for hit in hits]
-                return tuple(sorted(found, key=lambda one: "appearance" not in one.metadata))
+                ranked = sorted(found, key=lambda one: "appearance" not in one.metadata)
+                return tuple(ranked[:k])
     return ()
 
 

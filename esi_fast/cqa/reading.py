@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from esi_fast.cqa import wording
 from esi_fast.cqa.concepts import (
     Concept,
     concept_name,
+    concept_words,
     concepts,
     display_name,
     find_concepts,
@@ -82,7 +84,10 @@ def read_line(folded: str, raw: str) -> list[Statement]:
     found = find_concepts(text)
     said = _read_clauses(text, found, raw) if found else []
     if masked and said:
-        said[-1] = replace(said[-1], cause=said[-1].cause or masked["words"].strip())
+        # A cause goes into prompts: only words of the concept table do, no others of the line.
+        by = list(takewhile(concept_words().__contains__, masked["by"].split()))
+        words = " ".join([masked["words"].strip(), *by]) if by else None
+        said[-1] = replace(said[-1], cause=said[-1].cause or words)
     if is_notice:
         topics = (name for name, pattern in wording.NOTICES if pattern.search(folded))
         leads = leads_in(folded.replace(",", " "))

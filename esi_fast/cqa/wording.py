@@ -112,14 +112,15 @@ RATE_RESPONSE = re.compile(
 )
 # As Statement.rate_response calls them.
 RATES = {"uncontrolled": "rapid", "moderate": "controlled"}
-RATIO = re.compile(r"\d+:\d+|variable")
+RATIO = re.compile(r"(?<!\d)\d{1,2}:\d{1,2}(?!\d)|variable")
 RATIO_AFTER = re.compile(
-    r"^\W*(?:with )?(?:a )?(?:predominant(?:ly)? )?(\d+:\d+|variable)(?: (?:to|or|and) \d+:\d+)?"
+    r"^\W*(?:with )?(?:a )?(?:predominant(?:ly)? )?((?<!\d)\d{1,2}:\d{1,2}(?!\d)|variable)"
+    r"(?: (?:to|or|and) \d{1,2}:\d{1,2})?"
     r"(?: (?:av|ventricular))?(?: conduction| response| block)?"
 )
 CONDUCTS = re.compile(r"(?<=[\de]) (?:av |ventricular )?conduction\b")
 DEGREE = re.compile(
-    r"\b(\d+:\d+|variable|marked|moderate|mild|minimal|minor|severe|frequent|occasional|rare"
+    r"\b(\d{1,2}:\d{1,2}(?!\d)|variable|marked|moderate|mild|minimal|minor|severe|frequent|occasional|rare"
     r"|multiple|isolated|extensive|multiform|multifocal|polymorphic|monomorphic|uniform|paired"
     r"|couplet|triplet|consecutive|single|diffuse|widespread)\b"
 )
@@ -152,7 +153,7 @@ AFTER = re.compile(
 # "(masked by fascicular block?)": what would hide it is not stated.
 MASKED = re.compile(
     r"(?: ,)? (?P<words>(?:(?:may|might|could) be |possibl[ey] |probabl[ey] )?"
-    r"(?:masked|obscured|hidden) by [^,?]*)(?: ?\?)?(?= ,|$)"
+    r"(?:masked|obscured|hidden) by)(?P<by>[^,?]*)(?: ?\?)?(?= ,|$)"
 )
 LINK = re.compile(
     r"\b(?:consider|suggest\w*|due to|secondary to|compatible with|consistent with|indicat\w+"
