@@ -262,7 +262,9 @@ class Retriever:
         found: list[_Ranked] = [[] for _ in vectors]
         rows = np.flatnonzero(vectors.any(axis=1))
         if len(rows):
-            positions, scores = self._vectors.search(vectors[rows], k, allowed)
+            # In float64 one query and a list of them are made unit vectors by the same arithmetic.
+            wide = vectors[rows].astype(np.float64)
+            positions, scores = self._vectors.search(wide, k, allowed)
             for row, of_row, its_scores in zip(rows, positions, scores, strict=True):
                 found[row] = [
                     (int(one), float(score))
