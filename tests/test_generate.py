@@ -85,9 +85,7 @@ def test_what_gets_no_answer_is_written_by_the_template_and_counted() -> None:
     assert [one.split(":")[1].strip() for one in retried.failures] == ["polarity", "error"]
 
 
-@pytest.mark.parametrize(
-    "line", ["Lead(s) unsuitable for analysis: V3", "Abnormal ECG", "Quixotic deflections"]
-)
+@pytest.mark.parametrize("line", ["Lead(s) unsuitable for analysis: V3", "Abnormal ECG"])
 def test_what_has_no_passage_stays_bare_and_no_backend_is_asked(line: str) -> None:
     backend = Scripted()
     made = describe(line, backend)
@@ -138,7 +136,7 @@ def test_only_the_template_has_paraphrases_and_they_pass() -> None:
 
 
 def test_progress_counts_every_statement_once() -> None:
-    lines = ("afib", "LBBB", "Abnormal ECG", "Quixotic deflections", "Sinus rhythm")
+    lines = ("afib", "LBBB", "Abnormal ECG", "Sinus rhythm")
     done: list[int] = []
     backend = Scripted("Chaotic baseline without P waves.", None, "Sorry.", "Sorry.")
     describe_all(statements_of(lines), backend, passage_retriever(), progress=done.append)

@@ -135,16 +135,16 @@ def test_reports_without_findings_share_a_key_only_if_they_say_the_same() -> Non
         [],
         ["Normal ECG"],
         ["Abnormal ECG"],
-        ["Quixotic deflections"],
-        ["Baroque deflections"],
-        ["Abnormal ECG", "Quixotic deflections"],
+        ["Unusual deflections"],
+        ["Tall deflections"],
+        ["Abnormal ECG", "Unusual deflections"],
         ["Sinus rhythm"],
     )
     assert len({concept_key_of_report(lines) for lines in different}) == len(different)
     # Order, repetitions, spelling and what is no statement of the heart do not matter.
     for lines, equal in (
         (["Normal ECG"], ["*** NORMAL ECG ***", "Normal ECG", "Unconfirmed", "age undetermined"]),
-        (["Abnormal ECG", "Quixotic waves"], ["QUIXOTIC WAVES.", "Abnormal ECG"]),
+        (["Abnormal ECG", "Unusual waves"], ["UNUSUAL WAVES.", "Abnormal ECG"]),
         ([], ["Unconfirmed"]),
         ([], ["PVCs are no longer present"]),
         ([], ["Not a normal ECG"]),
@@ -155,7 +155,7 @@ def test_reports_without_findings_share_a_key_only_if_they_say_the_same() -> Non
 
 
 def test_findings_alone_decide_the_key_where_there_are_any() -> None:
-    lines = ["Sinus rhythm", "LBBB", "Abnormal ECG", "Quixotic deflections"]
+    lines = ["Sinus rhythm", "LBBB", "Abnormal ECG", "Unusual deflections"]
     assert concept_key_of_report(lines) == concept_key_of(findings_of(lines))
     assert concept_key_of_report(lines[:2]) == concept_key_of_report(lines)
     assert concept_key_of_report([]) != concept_key_of(())

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from esi_fast.cqa.coherence import Ranges, is_otherwise_normal, reconciled, value_ranges
 from esi_fast.cqa.concepts import display_name
 from esi_fast.cqa.dictionary import CaptionDictionary, Description
 from esi_fast.cqa.phrases import FRAMES, frame_for, phrase, prompts_for, sentence
 from esi_fast.cqa.polarity import forbidden_claims
+from esi_fast.cqa.quoting import may_be_quoted
 from esi_fast.cqa.statements import Statement, statements_of
-from esi_fast.cqa.values import NUM_STYLES, demographics, intervals
+from esi_fast.cqa.values import NUM_STYLES, demographics, intervals, plausible
 
 __all__ = [
     "Caption",
@@ -33,12 +35,13 @@ __all__ = [
 
 # Fits the longest typical caption, and the positions of any text encoder.
 MAX_TOKENS = 72
-# Digits may be a date, a name's number or an id: such a line stays out of captions.
-_MAY_IDENTIFY = re.compile(r"\d{3,}|\d[/.-]\d")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 # What the key of a report is made of that says nothing of the heart.
 _NO_STATEMENT = ("no_statement",)
-_OTHERWISE_NORMAL = frozenset({"otherwise_normal_ecg", "normal_variant_ecg"})
+# No value of an ECG that is called normal is itself called otherwise.
+_JUDGED_ABNORMAL = frozenset(
+    {"long_pr", "short_pr", "wide_qrs", "long_qtc", "short_qtc", "left_axis", "right_axis"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def concept_key_of_report(raw_lines: Iterable[str]) -> str:
 def compose(
     statements: Sequence[str],
     *,
-    measurements: Mapping[str, float] | None = None,
+    measurements: Mapping[str, float | None] | None = None,
     age: float | None = None,
     sex: str | None = None,
     dictionary: CaptionDictionary | None = None,
@@ -119,7 +122,8 @@ def compose(
     Args:
         statements: raw report lines in their order; blank ones are ignored.
         measurements: heart_rate (bpm), pr, qrs, qtc_bazett or qtc_fridericia (ms), qrs_axis
-            (degrees); absent or implausible ones (29999) are left out.
+            (degrees); absent ones, implausible ones (29999) and those that the findings exclude
+            (130 bpm beside a bradycardia) are left out.
         age: years, or None.
         sex: "male", "female" or None.
         dictionary: descriptions of statements; None leaves them out.
@@ -131,10 +135,11 @@ def compose(
             words and marks, about what a word-piece tokenizer makes of it.
 
     Returns:
-        The caption. Its rhythm comes first, then findings by severity.
+        The caption. Its rhythm comes first, then findings by severity. What the report both
+        asserts and excludes ("atrial fibrillation" and "sinus rhythm") is told as possible.
 
     Raises:
-        ValueError: ``sex`` is something else.
+        ValueError: ``sex`` is something else, or a measurement is no number.
     """
     if sex not in ("male", "female", None):
         raise ValueError(f"sex is {sex!r}; give 'male', 'female' or None")
@@ -149,8 +154,13 @@ def compose(
 
     person = demographics(age, sex)
     style = seed % NUM_STYLES
+    values = {
+        name: number
+        for name, number in plausible(measurements or {}).items()
+        if name not in report.ranges or report.ranges[name][0] <= number <= report.ranges[name][1]
+    }
     candidates: list[tuple[str, Description | None]] = [
-        (intervals(measurements or {}, report.forbidden, sex, style), None),
+        (intervals(values, report.forbidden, sex, style), None),
         (person, None),
         *((line, None) for line in report.quoted),
     ]
@@ -176,7 +186,7 @@ def compose(
 
 def _key(said: tuple[Statement, ...]) -> str:
     verdicts = {one.concept for one in said if one.kind == "summary" and not one.negated}
-    other = verdicts | {one.concept for one in said if _is_quoted(one)}
+    other = verdicts | {one.concept for one in said if may_be_quoted(one)}
     return concept_key_of(_findings(said) or other or _NO_STATEMENT)
 
 
@@ -199,6 +209,7 @@ class _Report:
         said: its statements.
         findings, concept_key: as a caption has them.
         forbidden: what may not be said of this ECG.
+        ranges: what its measured values may be.
         findings_told: (canonical words, statement) in the order of a caption.
         summary, limits, quoted: sentences.
     """
@@ -207,6 +218,7 @@ class _Report:
     findings: tuple[str, ...]
     concept_key: str
     forbidden: frozenset[str]
+    ranges: Ranges
     findings_told: tuple[tuple[str, Statement], ...]
     summary: tuple[str, ...]
     limits: tuple[str, ...]
@@ -216,15 +228,18 @@ class _Report:
 @lru_cache(maxsize=65536)
 def _report(lines: tuple[str, ...]) -> _Report:
     said = statements_of(lines)
+    told = reconciled(said)
     findings = _findings(said)
     forbidden = forbidden_claims(findings)
+    verdict = _verdict(told, forbidden)
     return _Report(
         said=said,
         findings=findings,
         concept_key=_key(said),
-        forbidden=forbidden,
-        findings_told=tuple((phrase(one), one) for one in _by_severity(said)),
-        summary=_summary(said, forbidden),
+        forbidden=forbidden | _JUDGED_ABNORMAL if verdict == "normal_ecg" else forbidden,
+        ranges=value_ranges(told, verdict == "normal_ecg"),
+        findings_told=tuple((phrase(one), one) for one in _by_severity(told)),
+        summary=(sentence("{}.", display_name(verdict)),) if verdict else (),
         limits=_limits(said),
         quoted=_also_reported(said),
     )
@@ -239,28 +254,37 @@ def _told(findings: tuple[tuple[str, Statement], ...], seed: int | None) -> list
 
 
 def _by_severity(said: tuple[Statement, ...]) -> tuple[Statement, ...]:
-    """The findings, rhythm first and then by severity; of one concept the surest statement."""
-    surest: dict[str, Statement] = {}
+    """The findings, rhythm first and then by severity, without those that another one includes."""
+    told: list[Statement] = []
     for one in said:
-        if one.is_finding:
-            known = surest.get(one.concept)
-            if known is None or (known.certainty != "definite" and one.certainty == "definite"):
-                surest[one.concept] = one
-    return tuple(sorted(surest.values(), key=lambda one: one.rank))
+        if one.is_finding and not any(_includes(known, one) for known in told):
+            told = [known for known in told if not _includes(one, known)]
+            told.append(one)
+    return tuple(sorted(told, key=lambda one: one.rank))
 
 
-def _summary(said: tuple[Statement, ...], forbidden: frozenset[str]) -> tuple[str, ...]:
+def _includes(this: Statement, other: Statement) -> bool:
+    """Whether a statement of the same concept is as sure as another one, and as exact in its age.
+
+    An old infarct never hides an acute one, nor a definite one a possibly acute one.
+    """
+    return (
+        this.concept == other.concept
+        and (this.certainty == "definite" or this.certainty == other.certainty)
+        and (this.acuity == other.acuity or other.acuity in (None, "undetermined"))
+    )
+
+
+def _verdict(told: tuple[Statement, ...], forbidden: frozenset[str]) -> str | None:
     """The report's closing verdict, unless its own findings or another verdict contradict it."""
-    verdicts = [
-        one.base
-        for one in said
-        if one.kind == "summary" and one.base.endswith("_ecg") and not one.negated
-    ]
-    abnormal = [one for one in verdicts if one in ("abnormal_ecg", "borderline_ecg")]
-    otherwise = [one for one in verdicts if one in _OTHERWISE_NORMAL]
-    normal = [] if "normal_ecg" in forbidden else [one for one in verdicts if one == "normal_ecg"]
-    chosen = (abnormal or otherwise or normal)[:1]
-    return tuple(sentence("{}.", display_name(one)) for one in chosen)
+    verdicts = {one.base for one in told if one.kind == "summary" and not one.negated}
+    for name in ("abnormal_ecg", "borderline_ecg"):
+        if name in verdicts:
+            return name
+    for name in ("otherwise_normal_ecg", "normal_variant_ecg"):
+        if name in verdicts:
+            return name if is_otherwise_normal(told) else None
+    return "normal_ecg" if "normal_ecg" in verdicts - forbidden else None
 
 
 def _limits(said: tuple[Statement, ...]) -> tuple[str, ...]:
@@ -269,16 +293,11 @@ def _limits(said: tuple[Statement, ...]) -> tuple[str, ...]:
 
 
 def _also_reported(said: tuple[Statement, ...]) -> tuple[str, ...]:
-    """Lines that could not be read, word for word."""
+    """Lines that could not be read and can name nobody, word for word."""
     lines = dict.fromkeys(
-        " ".join(one.raw.split()).strip(" *-.") for one in said if _is_quoted(one)
+        " ".join(one.raw.split()).strip(" *-.") for one in said if may_be_quoted(one)
     )
     return tuple(f"Also reported: {line}." for line in lines)
-
-
-def _is_quoted(one: Statement) -> bool:
-    """Whether it could not be read and holds nothing that may be a date or an id."""
-    return one.kind == "unknown" and not _MAY_IDENTIFY.search(one.raw)
 
 
 def _descriptions(

@@ -83,12 +83,14 @@ def retrieve(statement: Statement, retriever: Retriever, k: int = 3) -> tuple[Do
 def canonical(statements: Iterable[Statement]) -> dict[str, Statement]:
     """Statements by their canonical words, in the order of first occurrence.
 
-    Denied statements, fragments and notices that limit nothing are left out.
+    Denied statements, fragments, notices that limit nothing and lines that could not be read,
+    which may hold anything, are left out.
     """
     plan: dict[str, Statement] = {}
     for statement in statements:
         words = phrase(statement)
-        if words and not statement.negated and statement.kind != "fragment":
+        is_read = statement.kind not in ("fragment", "unknown")
+        if words and is_read and not statement.negated:
             plan.setdefault(words, statement)
     return plan
 
