@@ -116,7 +116,7 @@ _VALUES: dict[str, Ranges] = {
     # with some slack, what an ECG called normal may measure
     "normal_ecg": {
         "heart_rate": (45.0, 110.0),
-        "pr": (108.0, 212.0),
+        "pr": (100.0, 225.0),
         "qrs": (0.0, 122.0),
         "qtc": (340.0, 475.0),
         "qrs_axis": (-40.0, 105.0),
