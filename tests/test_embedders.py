@@ -118,11 +118,37 @@ def test_models_that_come_in_pairs(models: list[str]) -> None:
 def test_what_is_out_of_range_is_refused(models: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="pooling is 'max'"):
         TransformersEmbedder(models[0], pooling="max")  # type: ignore[arg-type]
+    for dimension in (7, "64", 64.0, True):
+        with pytest.raises(ValueError, match=f"dimension is {dimension!r}; give a whole number"):
+            HashingEmbedder(dimension)  # type: ignore[arg-type]
     for max_length in (MAX_LENGTH + 1, 2, 0):
         with pytest.raises(ValueError, match=rf"max_length is {max_length}; .* 3 to {MAX_LENGTH}"):
             TransformersEmbedder(models[0], max_length=max_length)
-    with pytest.raises(OSError, match="nowhere"):
-        TransformersEmbedder(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "file", "broken", "no_tokenizer", "other"])
+def test_what_is_no_encoder_is_named_with_what_is_expected(
+    models: list[str], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / name
+    if name == "file":
+        folder.write_text("not a model")
+    elif name != "nowhere":
+        folder.mkdir()
+    if name in ("no_tokenizer", "broken"):
+        for file in ("config.json", "model.safetensors"):
+            (folder / file).write_bytes((Path(models[0]) / file).read_bytes())
+    if name == "broken":
+        for file in Path(models[0]).glob("token*"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        (folder / "model.safetensors").write_bytes(b"not weights")
+    if name == "other":
+        (folder / "config.json").write_text('{"model_type": "nonsense"}')
+    wanted = rf"^{folder} is no encoder .*; give .*config\.json.*weights.*tokenizer"
+    with pytest.raises((OSError, ValueError), match=wanted) as caught:
+        TransformersEmbedder(str(folder))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def test_a_text_without_a_word_is_all_zeros(models: list[str]) -> None:

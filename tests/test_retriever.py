@@ -103,8 +103,10 @@ def test_k_is_clamped_and_must_be_positive(backend: str) -> None:
     retriever = filled(backend)
     assert len(retriever.query("the fox granite", k=100)) == 3
     assert len(retriever.query("the fox granite", k=1)) == 1
-    with pytest.raises(ValueError, match="k is 0"):
-        retriever.query("fox", k=0)
+    assert len(retriever.query("the fox granite", k=np.int64(2))) == 2
+    for bad in (0, -1, 2.5, 2.0, "3", math.nan, True, np.bool_(True), None, [3]):
+        with pytest.raises(ValueError, match=rf"^k is {re.escape(repr(bad))}; give a whole number"):
+            retriever.query("fox", k=bad)
 
 
 @every_backend
@@ -149,6 +151,9 @@ def test_filters(backend: str) -> None:
     assert found(absent="x") == []
     with pytest.raises(ValueError, match="cannot be filtered on"):
         found(kind={"a": 1})
+    for bad in ("c", "", 3, ["kind"], {"kind"}, {3: "animal"}, {None: "x"}):
+        with pytest.raises(ValueError, match=rf"^filter is {re.escape(repr(bad))}; give a dict"):
+            retriever.query("fox", filter=bad)  # type: ignore[call-overload]
 
 
 @every_backend
@@ -159,6 +164,10 @@ def test_min_score(backend: str) -> None:
     assert retriever.query("fox", k=2, min_score=best.score) == [best]
     assert retriever.query("fox", k=2, min_score=second.score) == [best, second]
     assert retriever.query("fox", k=2, min_score=best.score + 1e-9) == []
+    assert len(retriever.query("fox", k=2, min_score=np.float32(-1))) == 2
+    for bad in ("1", math.nan, np.float32("nan"), True, [0.5], 1j):
+        with pytest.raises(ValueError, match=rf"^min_score is {re.escape(repr(bad))}; give a num"):
+            retriever.query("fox", min_score=bad)
 
 
 @every_backend
@@ -221,6 +230,7 @@ def test_adding_is_all_or_nothing(backend: str) -> None:
         ([Document("d", "new"), Document("a", "again")], "'a' occurs twice"),
         ([Document("e", "x"), Document("e", "y")], "'e' occurs twice"),
         ([Document("f", "x"), Document("g", " .,! ")], "'g' holds no word"),
+        ([Document("f", "x"), "fox"], "'fox' is no Document"),  # type: ignore[list-item]
         ([Document("f", "x"), Document("g", None)], "text None of document 'g'"),  # type: ignore
         ([Document("f", "x"), Document(7, "x")], "id 7 of document 7"),  # type: ignore[arg-type]
         ([Document("f", "x"), Document("g", "x", "", {"y": {1, 2}})], "metadata of document 'g'"),
@@ -244,7 +254,7 @@ def test_what_makes_the_documents_may_query_the_retriever() -> None:
 
 
 class Faulty(HashingEmbedder):
-    """Makes of documents what it is told to."""
+    """Makes of documents, or of queries, what it is told to."""
 
     def __init__(self) -> None:
         super().__init__(8)
@@ -253,23 +263,66 @@ class Faulty(HashingEmbedder):
     def embed_documents(self, documents: Sequence[Document]) -> Any:
         return super().embed_documents(documents) if self.made is None else self.made
 
+    def embed_queries(self, texts: Sequence[str]) -> Any:
+        return super().embed_queries(texts) if self.made is None else self.made
+
 
 @with_vectors
 @pytest.mark.parametrize(
     "made",
     [np.ones((1, 8)), np.ones((3, 8)), np.ones((2, 7)), np.ones(16), np.zeros((2, 8)),
-     np.full((2, 8), np.nan), [["x"] * 8] * 2],
+     np.full((2, 8), np.nan), np.full((2, 8), 1e300), [["x"] * 8] * 2, np.ones((2, 8), complex),
+     np.ones((2, 8), bool), [[1.0], [1.0, 2.0]], None],
 )  # fmt: skip
 def test_an_embedder_that_fails_changes_nothing(backend: str, made: Any) -> None:
     embedder = Faulty()
     retriever = Retriever(backend, embedder=embedder)
     retriever.add_documents(DOCUMENTS)
     before = retriever.query("fox")
-    embedder.made = made
+    embedder.made = [] if made is None else made
     new = [Document("a", "anew"), Document("d", "new")]
-    with pytest.raises(ValueError, match=r"the embedder made|vector"):
+    with pytest.raises(ValueError, match=r"^the embedder made .*2 documents.*; "):
         retriever.add_documents(new, on_duplicate="overwrite")
     assert retriever.documents == DOCUMENTS
+    assert retriever.query("fox") == before
+
+
+@with_vectors
+@pytest.mark.parametrize(
+    "made",
+    [np.ones((1, 8)), np.ones((2, 7)), np.ones((2, 1)), np.ones(16), np.full((2, 8), np.inf),
+     np.full((2, 8), 1e300), [["x"] * 8] * 2, np.ones((2, 8), complex), np.ones((2, 8), bool),
+     [[1.0], [1.0, 2.0]]],
+)  # fmt: skip
+def test_what_an_embedder_makes_of_queries_is_looked_at_before_it_is_remembered(
+    backend: str, made: Any
+) -> None:
+    embedder = Faulty()
+    retriever = Retriever(backend, embedder=embedder)
+    retriever.add_documents(DOCUMENTS)
+    embedder.made = made
+    for _ in range(2):  # not only the first time
+        with pytest.raises(ValueError, match=r"^the embedder made .*2 queries.*; "):
+            retriever.query(["fox", "granite"])
+    embedder.made = None
+    fresh = Retriever(backend, embedder=Faulty())
+    fresh.add_documents(DOCUMENTS)
+    assert retriever.query(["fox", "granite"]) == fresh.query(["fox", "granite"])
+
+
+@with_vectors
+def test_an_embedder_may_use_its_array_again(backend: str) -> None:
+    class Thrifty(HashingEmbedder):
+        row = np.zeros((1, 1024), np.float32)
+
+        def embed_queries(self, texts: Sequence[str]) -> Any:
+            self.row[:] = super().embed_queries(texts)
+            return self.row
+
+    retriever = Retriever(backend, embedder=Thrifty())
+    retriever.add_documents(DOCUMENTS)
+    before = retriever.query("fox")
+    retriever.query("granite")
     assert retriever.query("fox") == before
 
 
@@ -346,6 +399,13 @@ def test_settings_out_of_range_are_refused() -> None:
             Retriever(backend)
     with pytest.raises(ValueError, match="uses no embedder"):
         Retriever("bm25", embedder=HashingEmbedder())
+    with pytest.raises(ValueError, match=r"embedder is 'a/model'; give .* TransformersEmbedder"):
+        Retriever("dense", embedder="a/model")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="k1 inf"):
+        Retriever(k1=math.inf)
+    for wrong in ({"k1": "1"}, {"b": None}, {"k1": True}):
+        with pytest.raises(ValueError, match=r"^k1 .* and b .*: k1 must be"):
+            Retriever(**wrong)
     with pytest.raises(ValueError, match="k1 0"):
         Retriever(k1=0)
     with pytest.raises(ValueError, match=r"b 1\.5"):

@@ -105,6 +105,8 @@ def check(document: Document) -> None:
     Raises:
         ValueError: it cannot, and why.
     """
+    if not isinstance(document, Document):
+        raise ValueError(f"{document!r} is no Document; give Document(id, text)")
     for name in ("id", "title", "text"):
         value = getattr(document, name)
         if not isinstance(value, str):

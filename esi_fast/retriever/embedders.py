@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import zlib
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from esi_fast.retriever.arguments import whole_number
 from esi_fast.retriever.documents import Document, words_of
 
 Vectors = NDArray[np.float32]
@@ -52,14 +54,12 @@ class HashingEmbedder:
         dimension: of the vectors.
 
     Raises:
-        ValueError: ``dimension`` is below 8.
+        ValueError: ``dimension`` is no whole number, or below 8.
     """
 
     def __init__(self, dimension: int = 1024) -> None:
-        if dimension < 8:
-            raise ValueError(f"dimension is {dimension}; give 8 or more")
-        self.dimension = dimension
-        self.identity: dict[str, Any] = {"kind": "hashing", "dimension": dimension}
+        self.dimension = whole_number("dimension", dimension, least=8)
+        self.identity: dict[str, Any] = {"kind": "hashing", "dimension": self.dimension}
 
     def embed_documents(self, documents: Sequence[Document]) -> Vectors:
         """The title's words count twice."""
@@ -107,8 +107,8 @@ class TransformersEmbedder:
 
     Raises:
         OSError: there is no such model.
-        ValueError: ``pooling`` is something else, ``max_length`` is above the model's, or the two
-            models make vectors of different dimensions.
+        ValueError: ``pooling`` is something else, ``max_length`` is above the model's, ``model`` is
+            there and no encoder, or the two models make vectors of different dimensions.
     """
 
     def __init__(
@@ -190,7 +190,21 @@ class TransformersEmbedder:
 def _load_encoder(name: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    return (
-        AutoTokenizer.from_pretrained(name),
-        AutoModel.from_pretrained(name).to(device).eval(),
+    expected = (
+        "give a folder with config.json, weights and the tokenizer's files, or a name that can be "
+        "fetched from Hugging Face"
     )
+    try:
+        tokenizer, model = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
+    except (ModuleNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # whatever the parsers of its files raise
+        if not os.path.lexists(name):
+            message = f"{name} is no encoder here, and could not be fetched; {expected}"
+            raise OSError(message) from None
+        reason = str(error).strip().partition("\n")[0][:120]
+        raise ValueError(f"{name} is no encoder ({reason}); {expected}") from None
+    # Where the tokenizer's files are missing, an empty one may be made: all texts are the same.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError(f"{name} is no encoder (its tokenizer knows no word); {expected}")
+    return tokenizer, model.to(device).eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.retriever import storage
+from esi_fast.retriever.arguments import check_filter, is_number, made_vectors, whole_number
 from esi_fast.retriever.bm25 import Bm25
 from esi_fast.retriever.documents import Document, Hit, Mask, MetadataIndex, check
 from esi_fast.retriever.embedders import Embedder, HashingEmbedder
@@ -45,7 +47,8 @@ class Retriever:
         b: of BM25: how much long documents are held back, 0 to 1.
 
     Raises:
-        ValueError: an unknown backend, an embedder for bm25, or ``k1`` or ``b`` out of range.
+        ValueError: an unknown backend, an embedder for bm25 or one that is none, or ``k1`` or
+            ``b`` out of range.
     """
 
     def __init__(
@@ -60,7 +63,11 @@ class Retriever:
             raise ValueError(f"backend {backend!r}: choose one of {', '.join(BACKENDS)}")
         if backend == "bm25" and embedder is not None:
             raise ValueError("backend 'bm25' uses no embedder; choose dense or hybrid, or leave it")
-        if not (k1 > 0 and 0 <= b <= 1):
+        if embedder is not None and not hasattr(embedder, "embed_documents"):
+            raise ValueError(
+                f"embedder is {embedder!r}; give an object, such as TransformersEmbedder(MODEL)"
+            )
+        if not (is_number(k1) and is_number(b) and 0 < k1 < math.inf and 0 <= b <= 1):
             raise ValueError(f"k1 {k1} and b {b}: k1 must be above 0 and b between 0 and 1")
         if backend == "auto":
             backend = "bm25" if embedder is None else "hybrid"
@@ -109,8 +116,9 @@ class Retriever:
             Ids of what was added, in order.
 
         Raises:
-            ValueError: an id occurs twice, a document holds no word, its metadata are no JSON, or
-                the embedder makes something else of it than one vector.
+            ValueError: an id occurs twice, a document is none or holds no word, its metadata are
+                no JSON, or the embedder makes something else of them than a finite vector each
+                that has a direction.
         """
         if on_duplicate not in ("error", "skip", "overwrite"):
             raise ValueError(f"on_duplicate is {on_duplicate!r}; give error, skip or overwrite")
@@ -131,11 +139,13 @@ class Retriever:
                 added[document.id] = document
             if self._vectors is not None and added:
                 assert self.embedder is not None
-                embedded = np.asarray(self.embedder.embed_documents(tuple(added.values())))
-                if embedded.shape != (len(added), self.embedder.dimension):
+                made = self.embedder.embed_documents(tuple(added.values()))
+                embedded = made_vectors(made, len(added), self._vectors.dimension, "documents")
+                nowhere = np.flatnonzero(~embedded.any(axis=1))
+                if nowhere.size:
                     raise ValueError(
-                        f"the embedder made {embedded.shape} of {len(added)} documents, not "
-                        f"({len(added)}, {self.embedder.dimension})"
+                        f"the embedder made all zeros of {nowhere.size} of {len(added)} documents "
+                        f"({list(added)[nowhere[0]]!r}); a document's vector must have a direction"
                     )
                 self._vectors.add(embedded)
             self._forget([one for one in added if one in self._position])
@@ -209,14 +219,18 @@ class Retriever:
             text without a word.
 
         Raises:
-            ValueError: ``k`` is below 1, or a query is not a string.
+            ValueError: a query is not a string, ``k`` no whole number or below 1, ``filter`` no
+                mapping of strings or with a value that cannot be compared, ``min_score`` no number
+                or NaN, or the embedder makes something else of a query than a finite vector.
         """
         texts = text if isinstance(text, list) else [text]
         for one in texts:
             if not isinstance(one, str):
                 raise ValueError(f"query is a {type(one).__name__}; give a string")
-        if k < 1:
-            raise ValueError(f"k is {k}; give 1 or more")
+        k = whole_number("k", k)
+        check_filter(filter)
+        if min_score is not None and not is_number(min_score):
+            raise ValueError(f"min_score is {min_score!r}; give a number, or None for no limit")
         vectors = self._embed(texts) if self._vectors is not None else None
         with self._lock.read():
             bm25, metadata = self._tables_of_now()
@@ -276,16 +290,19 @@ class Retriever:
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings of queries, each distinct one made once as long as it is remembered."""
         assert self.embedder is not None
+        assert self._vectors is not None
         with self._embedded_lock:
             known = {text: self._embedded[text] for text in texts if text in self._embedded}
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            known.update(zip(new, self.embedder.embed_queries(new), strict=True))
+            made = self.embedder.embed_queries(new)
+            vectors = made_vectors(made, len(new), self._vectors.dimension, "queries")
+            known.update(zip(new, vectors, strict=True))
             with self._embedded_lock:
                 self._embedded.update((text, known[text]) for text in new)
                 while len(self._embedded) > _CACHED_QUERIES:
                     self._embedded.popitem(last=False)
-        return np.array([known[text] for text in texts]).reshape(-1, self.embedder.dimension)
+        return np.array([known[text] for text in texts]).reshape(-1, self._vectors.dimension)
 
     def _tables_of_now(self) -> tuple[Bm25 | None, MetadataIndex]:
         """What words and metadata are where; for readers, so that no change comes between."""

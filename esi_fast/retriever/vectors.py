@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from esi_fast.retriever.arguments import whole_number
 from esi_fast.retriever.documents import Mask
 from esi_fast.retriever.duplicates import Distinct
 from esi_fast.retriever.graph import EF, Graph
@@ -52,13 +52,11 @@ class VectorIndex:
     """
 
     def __init__(self, dimension: int, search: Search = "auto", *, threads: int = 1) -> None:
-        if dimension < 1 or threads < 1:
-            raise ValueError(f"dimension {dimension} and threads {threads} must be 1 or more")
         if search not in get_args(Search):
             raise ValueError(f"search is {search!r}; give {', '.join(get_args(Search))}")
-        self.dimension = dimension
+        self.dimension = whole_number("dimension", dimension)
         self.kind = search
-        self._threads = threads
+        self._threads = whole_number("threads", threads)
         self._lock = ReadWriteLock()
         self._buffer: NDArray[np.float32] = np.empty((0, dimension), np.float32)
         self._alive: Mask = np.empty(0, np.bool_)
@@ -138,11 +136,9 @@ class VectorIndex:
 
         Raises:
             ValueError: wrong shape or type, a query that is not finite or has no direction, or
-                ``k`` below 1.
+                ``k`` no whole number or below 1.
         """
-        k = operator.index(k)
-        if k < 1:
-            raise ValueError(f"k is {k}; give 1 or more")
+        k = whole_number("k", k)
         unit = self._unit(queries, "query")
         if self.uses_graph and not self._is_ready():
             self.prepare()
