@@ -69,6 +69,8 @@ CASES = [
     ("certainty", allowed("Borderline prolonged QT"), "Late T end.", False),
     ("certainty", allowed("Nonspecific ST changes"), "Nonspecific ST shift.", True),
     ("certainty", allowed("Nonspecific ST changes"), "Ischemic ST shift.", False),
+    ("acuity", allowed("Old inferior infarct"), "Q waves of an old infarct.", True),
+    ("acuity", allowed("Old inferior infarct"), "Q waves of an acute infarct.", False),
     ("polarity", allowed("Atrial fibrillation"), "No P waves, irregular RR intervals.", True),
     ("polarity", allowed("Atrial fibrillation"), "P waves before each QRS complex.", False),
     ("polarity", allowed("Atrial fibrillation"), "Each QRS is preceded by a P wave.", False),

@@ -11,9 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from esi_fast.cqa.concepts import WALL_LEADS, WALLS_OF_WORD, concepts, find_concepts
+from esi_fast.cqa.certainty import age_fault, hedge_fault
+from esi_fast.cqa.concepts import WALL_LEADS, concepts, find_concepts
 from esi_fast.cqa.folding import fold
+from esi_fast.cqa.lead_words import groups_named, leads_named, walls_named
 from esi_fast.cqa.polarity import contradictions
+from esi_fast.cqa.quantities import quantities
 from esi_fast.cqa.statements import NOT_FINDINGS, Statement, normalize
 from esi_fast.leads import STANDARD_LEADS
 
@@ -41,43 +44,10 @@ class Allowed:
     measurements: Mapping[str, float] = field(default_factory=dict)
 
 
-_NUMBER = re.compile(
-    r"(?<![\w.:])(?P<number>[-+\u2212]?\d+(?:\.\d+)?)(?![\w:]|\.\d)"
-    r"(?:[ -]?(?P<unit>ms\b|msec|milliseconds?|s\b|sec|seconds?|bpm|beats|per minute|/ ?min|mv\b"
-    r"|millivolts?|mm\b|millimet\w+|degrees?|\u00b0|percent|%|hz\b))?",
-    re.IGNORECASE,
-)
-# Glued to its unit ("120ms") a number has no word boundary.
-_GLUED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(ms|s|bpm|mv|mm|hz)\b", re.IGNORECASE)
-# Each unit as one of a kind, and the factor to it.
-_UNITS = (
-    ("ms", re.compile(r"ms|msec|milliseconds?"), 1.0),
-    ("ms", re.compile(r"s|sec|seconds?"), 1000.0),
-    ("bpm", re.compile(r"bpm|beats|per minute|/ ?min"), 1.0),
-    ("mm", re.compile(r"mv|millivolts?"), 10.0),  # at the standard gain
-    ("mm", re.compile(r"mm|millimet\w+"), 1.0),
-    ("degrees", re.compile("degrees?|\u00b0"), 1.0),
-    ("percent", re.compile(r"percent|%"), 1.0),
-    ("hz", re.compile(r"hz"), 1.0),
-)
 _UNIT_OF_MEASUREMENT = {"heart_rate": "bpm", "qrs_axis": "degrees", "p_axis": "degrees"}
-_SPELLED = re.compile(
-    r"\b(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred)\b[ -]*(?:\w+[ -]*)?"
-    r"(?:ms|millisecond|second|beat|bpm|degree|per minute|millimet|millivolt)",
-    re.IGNORECASE,
-)
 _RATIO = re.compile(r"(?<!\d)\d+:\d+(?!\d)")
-_NAMED_LEAD = re.compile(r"\b(?:aV[RLFrlf]|V[1-6]|I{1,3})\b")
-_TYPE = re.compile(r"\b(?:Mobitz|[Tt]ype)(?: [Tt]ype)? I{1,2}\b")  # no lead
-_LEAD_RANGE = re.compile(r"\bV([1-6])\s*(?:-|\u2013|to|through)\s*V([1-6])\b")
-_HEDGES: dict[str, re.Pattern[str]] = {
-    "probable": re.compile(r"\bprobabl|\blikely\b|\bsuggest|\bconsistent with\b"),
-    "possible": re.compile(r"\bpossibl|\bmay\b|\bmight\b|\bsuspect|\bsuggest|\bcould\b"),
-    "consider": re.compile(r"\bconsider|\bpossibl|\bmay\b|\bmight\b"),
-    "cannot_rule_out": re.compile(r"\bcannot\b|\bnot excluded\b|\bnot ruled out\b|\bpossibl"),
-    "borderline": re.compile(r"\bborderline\b|\bminimal\b|\bslight"),
-    "nonspecific": re.compile(r"\bnon-?specific\b"),
-}
+_OPPOSITE = {"min": "max", "max": "min"}
+_BOUND_WORDS = {"min": "at least", "max": "at most"}
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|language model|assistant)\b"
     r"|\bi(?:'m| am| cannot| can't| do not| don't| have)\b"
@@ -111,58 +81,27 @@ _WORD = re.compile(r"[\w'-]+")
 
 
 def check_numbers(text: str, allowed: Allowed) -> str:
-    """Every number must stand in a cited passage, with its unit, or be a measured value."""
-    cited = _quantities(" ".join(allowed.passages))
-    bare = {value for value, _ in cited}
+    """Every number must stand in a cited passage, with its unit and direction, or be measured."""
+    cited = quantities(" ".join(allowed.passages))
     measured = [
         (value, _UNIT_OF_MEASUREMENT.get(name, "ms"))
         for name, value in allowed.measurements.items()
     ]
-    for value, unit in _quantities(text):
-        in_passage = (value, unit) in cited if unit else value in bare
+    for value, unit, bound in quantities(text):
+        number = f"{value:g} {unit}".strip()
+        bounds = {one.bound for one in cited if one.value == value and unit in ("", one.kind)}
         is_measured = any(
             abs(value - known) <= 1.0 and unit in ("", its) for known, its in measured
         )
-        if not in_passage and not is_measured:
-            number = f"{value:g} {unit}".strip()
+        if not bounds and not is_measured:
             return f"number {number} stands in no cited passage and is not measured"
-    if spelled := _SPELLED.search(text):
-        return f"number {spelled[0]!r} is written in words"
+        if bound not in bounds and _OPPOSITE.get(bound) in bounds:
+            return f"says {_BOUND_WORDS[bound]} {number}, where the passage says the reverse"
     ratios = {allowed.statement.degree, *_RATIO.findall(" ".join(allowed.passages))}
     for ratio in _RATIO.findall(text):
         if ratio not in ratios:
             return f"ratio {ratio} stands neither in the statement nor in a cited passage"
     return ""
-
-
-@lru_cache(maxsize=4096)
-def _quantities(text: str) -> frozenset[tuple[float, str]]:
-    """Numbers of a text with their units, "" where there is none; "120 to 200 ms" has two in ms."""
-    found: list[tuple[float, str]] = []
-    spaced = _GLUED.sub(r"\1 \2", text)
-    pending: list[float] = []
-    last_end = 0
-    for match in _NUMBER.finditer(spaced):
-        value = float(match["number"].replace("\u2212", "-"))
-        between = spaced[last_end : match.start()]
-        if pending and not re.fullmatch(r"\s*(?:to|and|or|-|\u2013|,)\s*(?:\w+ )?", between):
-            found += [(one, "") for one in pending]
-            pending = []
-        last_end = match.end()
-        if match["unit"] is None:
-            pending.append(value)
-            continue
-        kind, factor = _unit_of(match["unit"])
-        found += [(round(one * factor, 6), kind) for one in [*pending, value]]
-        pending = []
-    return frozenset([*found, *((one, "") for one in pending)])
-
-
-def _unit_of(written: str) -> tuple[str, float]:
-    for kind, pattern, factor in _UNITS:
-        if pattern.fullmatch(written.casefold()):
-            return kind, factor
-    raise ValueError(f"unit {written!r} is in no row of _UNITS")
 
 
 def check_territory(text: str, allowed: Allowed) -> str:
@@ -171,27 +110,37 @@ def check_territory(text: str, allowed: Allowed) -> str:
     leads = set(allowed.leads) | set(statement.leads)
     for wall in statement.territory:
         leads |= set(WALL_LEADS[wall])
-    named = set(_NAMED_LEAD.findall(_TYPE.sub(" ", text)))
-    for first, last in _LEAD_RANGE.findall(text):
-        named |= {f"V{number}" for number in range(int(first), int(last) + 1)}
-    by_fold = {lead.casefold(): lead for lead in STANDARD_LEADS}
-    foreign = sorted({by_fold[lead.casefold()] for lead in named} - leads)
-    if foreign:
+    beyond = leads_named(" ".join(allowed.passages)) - set(STANDARD_LEADS)
+    if foreign := sorted(leads_named(text) - leads - beyond):
         return f"names lead(s) {', '.join(foreign)} outside {statement.concept}"
-    if statement.territory:
-        words = set(re.findall(r"[a-z]+", text.casefold())) & set(WALLS_OF_WORD) - {"high"}
-        walls = {wall for word in words for wall in WALLS_OF_WORD[word]}
-        if walls - set(statement.territory):
-            return f"names {', '.join(sorted(walls - set(statement.territory)))} wall"
+    groups = groups_named(text)
+    for words, named in groups.walls:
+        if not leads.issuperset(named):
+            return f"names {words!r} outside {statement.concept}"
+    is_placed = bool(statement.territory or statement.leads)
+    if is_placed and groups.spread:
+        return f"says {groups.spread!r} of {statement.concept}"
+    cited = {named for _, named in groups_named(" ".join(allowed.passages)).regions}
+    for words, named in groups.regions:
+        # A region that no passage names may stand for some of its leads, where no place is given.
+        is_part = named != STANDARD_LEADS and not leads.isdisjoint(named)
+        if not leads.issuperset(named) and (is_placed or not (named in cited or is_part)):
+            return f"names {words!r} outside {statement.concept}"
+    is_of_walls = statement.base in concepts() and concepts()[statement.base].walls
+    walls = walls_named(text) - set(statement.territory)
+    if walls and (statement.territory or (is_of_walls and not is_placed)):
+        return f"names {', '.join(sorted(walls))} wall"
     return ""
 
 
 def check_certainty(text: str, allowed: Allowed) -> str:
-    """A hedged statement needs its hedge in the text."""
-    certainty = allowed.statement.certainty
-    if certainty != "definite" and not _HEDGES[certainty].search(text.casefold()):
-        return f"states a {certainty} finding without the hedge"
-    return ""
+    """A hedged statement needs its hedge beside the finding; a definite one gets no doubt."""
+    return hedge_fault(text, allowed.statement)
+
+
+def check_acuity(text: str, allowed: Allowed) -> str:
+    """An infarct is as old as the statement says, and undated where it does not say."""
+    return age_fault(text, allowed.statement)
 
 
 def check_polarity(text: str, allowed: Allowed) -> str:
@@ -289,6 +238,7 @@ CHECKS: dict[str, Callable[[str, Allowed], str]] = {
     "numbers": check_numbers,
     "territory": check_territory,
     "certainty": check_certainty,
+    "acuity": check_acuity,
     "polarity": check_polarity,
     "diagnoses": check_diagnoses,
     "refusal": check_refusal,
