@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import math
-import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 
 from esi_fast.cli import UsageError
+from esi_fast.recipe_rules import check_ranges
 
 RECIPES = Path(__file__).resolve().parent.parent / "tools" / "recipes"
 
@@ -41,8 +40,8 @@ class ModelConfig:
     text_model: str = "michiyasunaga/BioLinkBERT-base"
     """A BERT by hub name or local path; bert:64x2x1500 is a fresh one of width 64 and 2 layers with
     a vocabulary of 1500 learned from the captions."""
-    text_mode: Literal["train", "frozen"] = "train"
-    """Train the BERT, or keep it as it is."""
+    text_mode: str = "train"
+    """Train the BERT; keep it frozen; or train adapters of a rank beside it: lora:8."""
     decoder_dim: int = 768
     """Caption decoder: width."""
     decoder_layers: int = 6
@@ -124,14 +123,16 @@ class TrainConfig:
     """Weight of the captioning loss; the contrastive loss has 1."""
     micro_batches: int = 1
     """Run the batch in so many parts, with the negatives and gradients of the whole."""
-    checkpoint_activations: bool = False
+    checkpoint_activations: Annotated[bool, tyro.conf.FlagConversionOff] = False
     """Compute activations again in the backward pass: less memory, more time."""
     log_every: int = 10
     """Steps between console lines."""
     save_every: int = 1000
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
-    """How many of the last checkpoints stay."""
+    """How many of the last checkpoints stay; the best one stays too."""
+    validate_every: int = 1000
+    """Steps between validations on the shards' val split, and one at the end; 0 is never."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,11 @@ class Invocation(Recipe):
     recipe: str | None = None
     """A TOML file, or the name of one in tools/recipes; the flags below override it."""
     resume: str | None = None
-    """Continue from 'latest' or from a checkpoint by name."""
+    """Continue from 'latest', 'best' or a checkpoint by name."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print what the run would be, take and cost, and stop."""
+    profile: str | None = None
+    """FIRST:LAST, steps to profile; a trace for Perfetto goes to the run folder."""
     deepspeed_config: Path | None = None
     """A DeepSpeed JSON file in place of the recipe's [deepspeed] table."""
 
@@ -176,7 +181,7 @@ def parse_pretrain(argv: list[str]) -> Invocation:
     files.add_argument("--out", type=Path)
     files.add_argument("--resume")
     named, _ = files.parse_known_args(argv)
-    saved = _saved_recipe(named.out) if named.resume and named.out else None
+    saved = _saved_tables(named.out) if named.resume and named.out else None
     tables = _read_recipe(named.recipe) if named.recipe else dict(saved or {})
     if named.deepspeed_config:
         tables["deepspeed"] = _read_json(named.deepspeed_config)
@@ -187,17 +192,25 @@ def parse_pretrain(argv: list[str]) -> Invocation:
         prog="tools/pretrain.py",
         default=Invocation(**groups),
         args=argv,
-        config=(tyro.conf.FlagConversionOff,),
     )
-    if invocation.out == Path():
+    if invocation.out == Path() and not invocation.dry_run:
         raise UsageError("--out is missing: name the run folder to make")
-    _check_ranges(invocation)
+    check_ranges(invocation)
     if saved is not None:
         _refuse_changes(invocation, _validate(saved))
     return invocation
 
 
-def _saved_recipe(run: Path) -> dict[str, Any]:
+def saved_recipe(run: Path) -> Recipe:
+    """The recipe that a run folder was made with.
+
+    Raises:
+        UsageError: it is no run folder.
+    """
+    return _validate(_saved_tables(run))
+
+
+def _saved_tables(run: Path) -> dict[str, Any]:
     path = run / "recipe.toml"
     if not path.is_file():
         raise UsageError(f"--resume: {run} is not a run folder (no recipe.toml)")
@@ -212,6 +225,10 @@ _FREE_ON_RESUME = {
     "train.log_every",
     "train.save_every",
     "train.keep_checkpoints",
+    "train.validate_every",
+    # Of a step over all processes, and how it is run: the tool compares these with the run's.
+    "data.batch_size",
+    "train.micro_batches",
 }
 
 
@@ -266,64 +283,8 @@ def _validate(tables: dict[str, Any]) -> Recipe:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{where} = {first['input']!r}: {first['msg']}") from None
-    _check_ranges(recipe)
+    check_ranges(recipe)
     return recipe
-
-
-_POSITIVE = {
-    "model.embed_dim",
-    "model.max_tokens",
-    "model.decoder_dim",
-    "model.decoder_layers",
-    "data.batch_size",
-    "optim.lr",
-    "optim.clip",
-    "optim.decay_factor",
-    "train.epochs",
-    "train.micro_batches",
-    "train.log_every",
-    "train.save_every",
-    "train.keep_checkpoints",
-}
-
-
-def _check_ranges(recipe: Recipe) -> None:
-    for group in ("model", "data", "augment", "optim", "train"):
-        table = getattr(recipe, group)
-        for item in fields(table):
-            name, value = f"{group}.{item.name}", getattr(table, item.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            if not math.isfinite(value) or value < 0:
-                raise UsageError(f"{name} = {value}: must be a number from 0 up")
-            if name in _POSITIVE and value == 0:
-                raise UsageError(f"{name} = {value}: must be greater than 0")
-    if recipe.train.seed >= 1 << 31:
-        raise UsageError(f"train.seed = {recipe.train.seed}: below 2**31")
-    for name in ("jitter_uv", "wander_uv", "mains_uv"):
-        if getattr(recipe.augment, name) > 1e6:
-            raise UsageError(f"augment.{name} = {getattr(recipe.augment, name)}: in uV, below 1e6")
-    if recipe.data.sentence_sampling > 1:
-        raise UsageError(f"data.sentence_sampling = {recipe.data.sentence_sampling}: 0 to 1")
-    if recipe.data.batch_size % recipe.train.micro_batches:
-        raise UsageError(
-            f"train.micro_batches = {recipe.train.micro_batches}: must divide data.batch_size "
-            f"({recipe.data.batch_size})"
-        )
-    if recipe.model.text_model.startswith("bert:"):
-        small_bert_sizes(recipe.model.text_model)
-        if recipe.model.text_mode != "train":
-            raise UsageError(
-                f"model.text_mode = {recipe.model.text_mode!r}: a fresh BERT must be trained"
-            )
-    for name in ("embed_dim", "decoder_dim"):
-        if getattr(recipe.model, name) % 16:
-            raise UsageError(
-                f"model.{name} = {getattr(recipe.model, name)}: must be a multiple of 16"
-            )
-    if recipe.model.drop_path >= 1:
-        raise UsageError(f"model.drop_path = {recipe.model.drop_path}: below 1")
-    deepspeed_config(recipe, on_gpu=False)
 
 
 def _refuse_unknown(tables: dict[str, Any]) -> None:
@@ -343,42 +304,6 @@ def _check_key(key: str, known: list[str], where: str) -> None:
         nearest = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(known)}"
         raise UsageError(f"unknown recipe key {where}; {hint}")
-
-
-def small_bert_sizes(text_model: str) -> tuple[int, int, int]:
-    """Width, layers and vocabulary of ``bert:64x2x1500``.
-
-    Raises:
-        UsageError: it is not of that form.
-    """
-    match = re.fullmatch(r"bert:([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text_model)
-    if match is None or int(match[1]) % 16:
-        raise UsageError(
-            f"model.text_model = {text_model!r}: a fresh BERT is bert:WIDTHxLAYERSxVOCABULARY, its "
-            "width a multiple of 16"
-        )
-    return int(match[1]), int(match[2]), int(match[3])
-
-
-def deepspeed_config(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
-    """The dictionary for ``deepspeed.initialize``: the recipe's table and what follows from it.
-
-    Raises:
-        UsageError: the table sets what the recipe sets elsewhere.
-    """
-    derived = {
-        "train_micro_batch_size_per_gpu": recipe.data.batch_size // recipe.train.micro_batches,
-        "gradient_accumulation_steps": recipe.train.micro_batches,
-        "gradient_clipping": recipe.optim.clip,
-        "steps_per_print": 1 << 30,
-    }
-    for key in (*derived, "train_batch_size", "optimizer", "scheduler"):
-        if key in recipe.deepspeed:
-            raise UsageError(f"deepspeed.{key}: set it in [data], [optim] or [train] instead")
-    defaults: dict[str, Any] = {"zero_optimization": {"stage": 1}}
-    if "fp16" not in recipe.deepspeed:
-        defaults["bf16"] = {"enabled": on_gpu}
-    return defaults | recipe.deepspeed | derived
 
 
 def to_toml(recipe: Recipe) -> str:

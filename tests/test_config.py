@@ -14,11 +14,12 @@ from esi_fast.config import (
     RECIPES,
     AugmentConfig,
     Recipe,
-    deepspeed_config,
     parse_pretrain,
+    saved_recipe,
     to_toml,
 )
 from esi_fast.data.augment_signal import SignalAugmentation
+from esi_fast.recipe_rules import deepspeed_config, lora_rank, monitor_config
 
 
 def test_flags_override_the_recipe_and_the_launcher_comes_first() -> None:
@@ -60,6 +61,10 @@ def test_every_recipe_reads_and_its_toml_reads_back_equal(path: Path, tmp_path: 
         (
             '[model]\ntext_model = "bert:64x2x99"\ntext_mode = "frozen"',
             "model.text_mode = 'frozen': a fresh BERT must be trained",
+        ),
+        (
+            '[model]\ntext_mode = "lora:0"',
+            "model.text_mode = 'lora:0': it is train, frozen or lora:RANK",
         ),
         ("[model]\ndecoder_dim = 100", "model.decoder_dim = 100: must be a multiple of 16"),
         ('[train]\nepochs = "3"', "train.epochs = '3'"),
@@ -109,6 +114,24 @@ def test_deepspeed_options_pass_through_but_are_set_once(tmp_path: Path) -> None
     assert "bf16" not in deepspeed_config(read, on_gpu=True)
 
 
+def test_monitors_are_the_runs_own_and_not_the_engines(tmp_path: Path) -> None:
+    config = tmp_path / "ds.json"
+    config.write_text('{"wandb": {"enabled": true, "project": "ecg"}}')
+    read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
+    assert "wandb" not in deepspeed_config(read, on_gpu=False)
+    monitors = monitor_config(read, tmp_path)
+    assert monitors["wandb"]["project"] == "ecg"
+    assert monitors["tensorboard"]["enabled"] is True
+    config.write_text('{"tensorboard": {"enabled": false}}')
+    read = parse_pretrain(["--deepspeed-config", str(config), "--out", "r"])
+    assert monitor_config(read, tmp_path) == {"tensorboard": {"enabled": False}}
+
+
+def test_text_modes() -> None:
+    assert lora_rank("lora:8") == 8
+    assert lora_rank("train") == lora_rank("frozen") == 0
+
+
 def test_a_resumed_run_keeps_its_recipe(tmp_path: Path) -> None:
     first = parse_pretrain(["--recipe", "demo", "--out", str(tmp_path), "--data.shards", "s"])
     (tmp_path / "recipe.toml").write_text(to_toml(first))
@@ -117,6 +140,7 @@ def test_a_resumed_run_keeps_its_recipe(tmp_path: Path) -> None:
     assert again.optim == first.optim
     assert again.data == first.data
     assert again.train.epochs == 9
+    assert saved_recipe(tmp_path).data == first.data
     message = r"optim\.lr was 0\.001 in this run and is now 0\.5"
     with pytest.raises(UsageError, match=message):
         parse_pretrain([*resume, "--optim.lr", "0.5"])
@@ -128,7 +152,10 @@ def test_a_resumed_run_keeps_its_recipe(tmp_path: Path) -> None:
 
 def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:
     readers = (root / "tools" / "pretrain.py").read_text()
-    readers += (root / "esi_fast" / "config.py").read_text().split("def deepspeed_config")[1]
+    rules = (root / "esi_fast" / "recipe_rules.py").read_text().split("def deepspeed_config")[1]
+    readers += rules
+    for name in ("parts.py", "step.py", "start.py", "watch.py"):
+        readers += (root / "esi_fast" / "pretrain" / name).read_text()
     knobs = [
         (group, item.name)
         for group, owner in get_type_hints(Recipe).items()
@@ -139,7 +166,7 @@ def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:
     augmentation = {(item.name, item.default) for item in fields(SignalAugmentation)}
     assert {(item.name, item.default) for item in fields(AugmentConfig)} == augmentation
     owner = {
-        "model": r"recipe",
+        "model": r"(recipe|invocation\.model)",
         "data": r"data",
         "optim": r"(invocation|recipe)\.optim",
         "train": r"train",

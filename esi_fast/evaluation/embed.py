@@ -27,7 +27,14 @@ class SignalFormat(Protocol):
         """Samples per lead that the model was trained on."""
 
 
-class ECGTextModel(Protocol):
+class TextModel(Protocol):
+    """What makes vectors of texts."""
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Texts to embeddings (len(texts), D)."""
+
+
+class ECGTextModel(TextModel, Protocol):
     """What evaluation needs of a model; :class:`esi_fast.ESI` has it."""
 
     @property
@@ -36,9 +43,6 @@ class ECGTextModel(Protocol):
 
     def encode_ecg(self, x: Tensor, normalize: bool = True) -> Tensor:
         """(B, 12, T) float32 mV, NaN missing, to embeddings (B, D)."""
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Texts to unit embeddings (len(texts), D)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Embedder:
         return embed_prompts(self._model, self.dataset.prompts)
 
 
-def embed_prompts(model: ECGTextModel, prompts: Sequence[Sequence[str]]) -> npt.NDArray[np.float32]:
+def embed_prompts(model: TextModel, prompts: Sequence[Sequence[str]]) -> npt.NDArray[np.float32]:
     """One unit embedding (K, D) a label: the mean of its prompts' unit embeddings, normalised.
 
     Raises:
@@ -140,7 +144,7 @@ def embed_prompts(model: ECGTextModel, prompts: Sequence[Sequence[str]]) -> npt.
         if not texts:
             raise ValueError(f"label number {index} has no prompt")
     flat = [text for texts in prompts for text in texts]
-    with torch.inference_mode():
+    with torch.no_grad():
         embedding_ND = unit_rows(model.encode_text(flat).float().cpu().numpy())
     ends = np.cumsum([len(texts) for texts in prompts])
     parts = np.split(embedding_ND, ends[:-1])

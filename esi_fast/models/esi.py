@@ -251,7 +251,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         """
         tokens_BTC = self.ecg_tokens(ecg_BLT)
         ecg_BD = self._project_ecg(tokens_BTC)
-        text_BD = _wide(self.text_projection(self.text(text_ids_BN, text_mask_BN)))
+        text_BD = self.text_embeddings(text_ids_BN, text_mask_BN)
         caption_loss = ecg_BD.new_zeros(())
         if input_ids_BN is not None and attention_mask_BN is not None:
             words_BNC = self.text.token_embeddings(input_ids_BN[:, :-1])
@@ -264,6 +264,10 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             logit_bias=_wide(self.logit_bias),
             caption_loss=caption_loss,
         )
+
+    def text_embeddings(self, input_ids_BN: Tensor, attention_mask_BN: Tensor) -> Tensor:
+        """Embeddings ``(B, D)`` of token ids, not of unit length; `encode_text` takes texts."""
+        return _wide(self.text_projection(self.text(input_ids_BN, attention_mask_BN)))
 
     def _project_ecg(self, tokens_BTC: Tensor) -> Tensor:
         if self.pool is None:
@@ -295,10 +299,9 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         if isinstance(texts, str) or not texts:
             raise ValueError(f"texts must be a list of at least one string, not {texts!r}")
         batch = self.tokenize(texts)
-        states = self.text(
+        text_BD = self.text_embeddings(
             batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
         )
-        text_BD = self.text_projection(states).float()
         return F.normalize(text_BD, dim=-1) if normalize else text_BD
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """Checkpoints of a run: DeepSpeed's own folders, and which of them is whole.
 
 A checkpoint is ``RUN/checkpoints/step-NNNNNNNN``; it has that name only when every rank has
-finished it. ``RUN/checkpoints/latest`` names the last one.
+finished it. ``RUN/checkpoints/latest`` names the last one, ``best`` the one that validated best.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +19,101 @@ import torch
 from esi_fast.training.distributed import rank, wait_for_all
 
 FOLDER = "checkpoints"
-LATEST = "latest"
+LATEST, BEST = "latest", "best"
+# Lets DeepSpeed's converter read it: the optimiser's parts become independent of the ranks.
+_CONVERTIBLE = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.4}}
 
 
-def save(engine: Any, run: Path, step: int, client_state: dict[str, Any], *, keep: int) -> None:
-    """Save on every rank; rank 0 then names it, points ``latest`` at it and keeps ``keep``."""
+def save(
+    engine: Any,
+    run: Path,
+    step: int,
+    client_state: dict[str, Any],
+    *,
+    keep: int,
+    is_best: bool = False,
+) -> None:
+    """Save on every rank; rank 0 then names it, points to it and keeps ``keep`` and the best.
+
+    Raises:
+        OSError: it could not be written; the checkpoints before it are untouched.
+    """
     folder = run / FOLDER
     name = f"step-{step:08d}"
     partial = f".{name}.partial"
     if rank() == 0:
         shutil.rmtree(folder / partial, ignore_errors=True)
     wait_for_all()
-    engine.save_checkpoint(str(folder), tag=partial, client_state=client_state, save_latest=False)
+    state = client_state | _CONVERTIBLE
+    try:
+        engine.save_checkpoint(str(folder), tag=partial, client_state=state, save_latest=False)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        reason = str(error).partition("\n")[0]
+        raise OSError(
+            f"checkpoint {name} could not be written to {folder} ({reason}); those before it are "
+            "whole: make room, then --resume latest"
+        ) from error
     wait_for_all()
     if rank() == 0:
         (folder / partial).rename(folder / name)
-        pointer = folder / f".{LATEST}"
-        with pointer.open("w") as file:
-            file.write(name)
-            file.flush()
-            os.fsync(file.fileno())
-        pointer.rename(folder / LATEST)
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            shutil.rmtree(old)
+        for pointer in (LATEST, BEST) if is_best else (LATEST,):
+            _point(folder / pointer, name)
+        kept = {path.name for path in sorted(folder.glob("step-*"))[-keep:]}
+        kept.add(_pointed(folder / BEST) or name)
+        for old in folder.glob("step-*"):
+            if old.name not in kept:
+                shutil.rmtree(old)
     wait_for_all()
+
+
+def _point(pointer: Path, name: str) -> None:
+    partial = pointer.with_name(f".{pointer.name}")
+    with partial.open("w") as file:
+        file.write(name)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(pointer)
+
+
+def _pointed(pointer: Path) -> str | None:
+    return pointer.read_text().strip() if pointer.is_file() else None
 
 
 def discard_after(run: Path, name: str) -> None:
     """Remove what an abandoned attempt left behind after the checkpoint that a run resumes from."""
-    for path in [*(run / FOLDER).glob("step-*"), *(run / FOLDER).glob(".step-*.partial")]:
+    folder = run / FOLDER
+    for path in [*folder.glob("step-*"), *folder.glob(".step-*")]:
         if path.name > name or path.name.startswith("."):
             shutil.rmtree(path)
+    # A best one that came later will be made again.
+    if (best := _pointed(folder / BEST)) is not None and best > name:
+        (folder / BEST).unlink()
 
 
 def resolve(run: Path, which: str) -> str:
-    """The tag of a checkpoint of ``run``: ``"latest"`` or a name such as ``step-00000100``.
+    """The tag of a checkpoint of ``run``: ``"latest"``, ``"best"`` or a name (step-00000100).
 
     Raises:
         FileNotFoundError: there is none, or not that one; the message says what there is.
     """
     folder = run / FOLDER
     tags = sorted(path.name for path in folder.glob("step-*"))
-    if which == LATEST:
-        pointer = folder / LATEST
-        if not pointer.is_file():
+    if which in (LATEST, BEST):
+        pointed = _pointed(folder / which)
+        if pointed is None and which == LATEST:
             raise FileNotFoundError(f"{run} has no finished checkpoint: remove it and start anew")
-        which = pointer.read_text().strip()
+        if pointed is None:
+            raise FileNotFoundError(
+                f"{run} has no best checkpoint, as it was not validated; it has {_listed(tags)}"
+            )
+        which = pointed
     if which not in tags:
-        raise FileNotFoundError(
-            f"{folder} has no checkpoint {which!r}; it has {', '.join(tags) or 'none'}"
-        )
+        raise FileNotFoundError(f"{folder} has no checkpoint {which!r}; it has {_listed(tags)}")
     return which
+
+
+def _listed(tags: list[str]) -> str:
+    return ", ".join(tags) or "none"
 
 
 # What torch and DeepSpeed raise for files that are cut short or not theirs.
@@ -78,6 +124,32 @@ def _damaged(run: Path, tag: str, error: Exception) -> ValueError:
     others = ", ".join(path.name for path in sorted((run / FOLDER).glob("step-*")))
     reason = str(error).partition("\n")[0] or type(error).__name__
     return ValueError(f"checkpoint {tag} of {run} is damaged ({reason}); there are {others}")
+
+
+def convert(run: Path, tag: str) -> str:
+    """Make a checkpoint readable at another number of ranks; rank 0 does, the others wait.
+
+    Returns:
+        The tag of the copy, for `load` by an engine that was made with ``load_universal``.
+
+    Raises:
+        ValueError: DeepSpeed's converter refuses it.
+    """
+    copy = f".{tag}.universal"
+    if rank() == 0:
+        shutil.rmtree(run / FOLDER / copy, ignore_errors=True)
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+        command += ["--input_folder", str(run / FOLDER / tag)]
+        command += ["--output_folder", str(run / FOLDER / copy)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=run)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise ValueError(
+                f"checkpoint {tag} of {run} cannot be converted to another number of processes: "
+                f"{reason}"
+            )
+    wait_for_all()
+    return copy
 
 
 def load(engine: Any, run: Path, tag: str) -> dict[str, Any]:

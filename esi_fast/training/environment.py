@@ -29,18 +29,9 @@ def write(path: Path, world_size: int) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def require_world_size(path: Path, world_size: int) -> None:
-    """Refuse to resume with another number of processes than the run was made with.
-
-    Raises:
-        ValueError: it differs. DeepSpeed's checkpoints hold the optimiser cut by rank.
-    """
-    before = json.loads(path.read_text())["world_size"]
-    if before != world_size:
-        raise ValueError(
-            f"this run was made by {before} process(es) and there are {world_size} now: "
-            f"resume it with {before}"
-        )
+def world_size_of(path: Path) -> int:
+    """How many processes the run of this ``env.json`` was made by."""
+    return int(json.loads(path.read_text())["world_size"])
 
 
 def _version(name: str) -> str | None:
