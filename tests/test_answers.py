@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -26,7 +27,7 @@ def filled(path: Path, answers: dict[str, str]) -> bytes:
     with AnswerFile(path) as file:
         for key, text in answers.items():
             file.add(key, text)
-    return path.read_bytes()
+    return path.read_bytes() if answers else b""
 
 
 def held(path: Path, keys: str = "abcd") -> dict[str, str]:
@@ -125,6 +126,46 @@ def test_two_in_one_process_are_refused_as_well(tmp_path: Path) -> None:
     assert held(path) == {}
 
 
+def test_without_an_answer_no_file_is_left(tmp_path: Path) -> None:
+    path, link = tmp_path / "answers.jsonl", tmp_path / "link"
+    with AnswerFile(path):
+        assert path.exists()  # and holds off other runs
+    assert not path.exists()
+    link.symlink_to(path)
+    with AnswerFile(link):
+        pass
+    assert link.is_symlink()
+    assert not path.exists()
+    filled(link, {"a": "first"})
+    assert held(path) == {"a": "first"}
+    assert path.exists()
+
+
+def test_an_answer_is_kept_though_another_run_ended_with_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    first, lock = AnswerFile(path), fcntl.flock
+    ending = [first]
+
+    def end_the_first(file: int, operation: int) -> None:
+        if ending:
+            ending.pop().close()  # which takes the file away that was just opened
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", end_the_first)
+    filled(path, {"a": "second"})
+    assert held(path) == {"a": "second"}
+
+
+def test_only_a_regular_file_is_taken(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/null"), Path("/dev/full")):
+        with pytest.raises(OSError, match=f"{path} is no regular file"):
+            AnswerFile(path)
+        assert path.exists()
+
+
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     size = len(filled(path, THREE))
@@ -133,7 +174,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
     try:
         with AnswerFile(path) as file:
-            with pytest.raises(OSError, match="too large"):
+            with pytest.raises(OSError, match=f"too large: '{path}'$"):
                 file.add("d", "x" * 100)
             assert file.get("d") is None
     finally:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import resource
+import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +96,14 @@ def test_each_result_finds_its_request_and_a_second_export_holds_the_rest(tmp_pa
     results = write(tmp_path / "results.jsonl", *lines)
     with AnswerFile(tmp_path / "answers.jsonl") as answers:
         became = import_results(results, answers, {row["custom_id"] for row in rows})
-        assert became == {"imported": 8, "failed": 4, "not wanted": 2}
+        assert became == {
+            "imported": 8,
+            "already known": 1,
+            "of requests that this run does not make": 1,
+            "failed with status 500": 1,
+            "failed with an error": 1,
+            "without a text": 2,
+        }
         assert len(answers) == 8
         for row in rows[:8]:
             assert answers.get(row["custom_id"]) == good_answer(row["body"])
@@ -100,9 +111,33 @@ def test_each_result_finds_its_request_and_a_second_export_holds_the_rest(tmp_pa
         described = describe_all(findings()[:12], backend, retriever(), answers=answers)
         assert [one.backend for one in described.descriptions] == ["openai"] * 8 + ["template"] * 4
         assert exported(backend, tmp_path / "rest.jsonl") == rows[8:]
-        # The same results once more bring nothing.
+        # The same results once more bring nothing, as after a run that was killed in between.
         wanted = {request.key(backend) for request in backend.collected}
-        assert import_results(results, answers, wanted)["imported"] == 0
+        again = import_results(results, answers, wanted)
+        assert (again["imported"], again["already known"]) == (0, 9)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([], r"0 lines$"),
+        (["", " "], r"0 lines$"),
+        ([{"response": {"status_code": 429}}] * 3, r"3 lines: 3 failed with status 429$"),
+        ([{"response": {"status_code": "x" * 99}}], r"1 lines: 1 failed without a status$"),
+        ([{"error": "no"}, {"custom_id": "x"}], "2 lines: 1 failed with an error, 1 of requests"),
+        ([{"response": {"status_code": 200, "body": {}}}], "1 lines: 1 without a text$"),
+    ],
+)
+def test_a_file_without_a_usable_answer_is_refused(
+    tmp_path: Path, lines: list[Any], reason: str
+) -> None:
+    row, *_ = exported(collect(1), tmp_path / "requests.jsonl")
+    rows = [one if isinstance(one, str) else result(row, **one) for one in lines]
+    results = write(tmp_path / "results.jsonl", *rows)
+    with AnswerFile(tmp_path / "answers.jsonl") as answers:
+        with pytest.raises(ValueError, match=rf"results\.jsonl holds no usable answer: {reason}"):
+            import_results(results, answers, {row["custom_id"]})
+        assert len(answers) == 0
 
 
 @pytest.mark.parametrize(
@@ -166,9 +201,41 @@ def test_an_import_comes_to_what_a_live_endpoint_would_have_said(tmp_path: Path)
                 assert {data_of(row["body"])["finding"] for row in rows} == refused
                 assert all(data_of(row["body"])["faults"] for row in rows)
             results = write(tmp_path / "results.jsonl", *map(answered, rows[::-1]))
-            import_results(results, answers, {row["custom_id"] for row in rows})
+            if rows:
+                import_results(results, answers, {row["custom_id"] for row in rows})
     assert described.descriptions == live.descriptions
     assert {one.backend for one in live.descriptions} == {"openai"}
+
+
+def test_an_export_goes_into_a_regular_file_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    backend = collect(1)
+    ends = os.pipe()
+    for name in (tmp_path, tmp_path / "fifo", "/dev/full", "/dev/null", f"/dev/fd/{ends[1]}"):
+        with pytest.raises(OSError, match=f"{name} is no regular file"):
+            backend.export(Path(name))
+    for end in ends:
+        os.close(end)
+    with pytest.raises(OSError, match="no/such must be in a folder that exists"):
+        backend.export(tmp_path / "no" / "such")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    assert [one.name for one in tmp_path.iterdir()] == ["fifo"]
+
+
+def test_a_disk_that_is_full_is_told_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "requests.jsonl", "mine")
+    backend = collect(3)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"too large: '{path}'$"):
+            backend.export(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_text() == "mine\n"
+    assert [one.name for one in tmp_path.iterdir()] == ["requests.jsonl"]
 
 
 def test_an_export_is_the_same_bytes_every_time(tmp_path: Path) -> None:

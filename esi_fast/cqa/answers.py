@@ -9,36 +9,54 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from esi_fast.cqa.whole_file import regular_file
+
 
 class AnswerFile:
     """Answers by request key, for one process at a time.
 
     Each answer is appended in one write, at once: a run that is killed and started again asks for
     nothing twice. A last line that was cut off is dropped. Only the owner may read the file.
+    While it holds no answer it is there only as long as it is open.
 
     Args:
         path: JSON lines of ``{"key": ..., "text": ...}``; made if it is missing.
 
     Raises:
         ValueError: a line is no answer, or another run is using the file.
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is no regular file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            self._answers = self._read()
-        except BaseException:
-            os.close(self._file)
-            raise
+        self._target = regular_file(self.path)
+        while True:
+            self._file = os.open(self._target, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                self._lock()
+                if self._is_in_place():
+                    self._answers = self._read()
+                    return
+            except BaseException:
+                os.close(self._file)
+                raise
+            os.close(self._file)  # another run that ended without an answer took it away
 
-    def _read(self) -> dict[str, str]:
+    def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{self.path} is in use by another run; wait for its end") from None
-        data = self.path.read_bytes()
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still the one of that name."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self._target.stat())
+        except FileNotFoundError:
+            return False
+
+    def _read(self) -> dict[str, str]:
+        data = self._target.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.ftruncate(self._file, whole)
@@ -64,12 +82,18 @@ class AnswerFile:
     def add(self, key: str, text: str) -> None:
         """Remembers an answer, also if this process is killed as soon as this returns."""
         line = json.dumps({"key": key, "text": text}) + "\n"
-        _write_whole(self._file, line.encode())
+        try:
+            _write_whole(self._file, line.encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         self._answers[key] = text
 
     def close(self) -> None:
         """Flushes to the disk and lets another run have the file."""
         try:
+            # Before the lock is let go of, and only if it is still this file.
+            if os.fstat(self._file).st_size == 0 and self._is_in_place():
+                self._target.unlink()
             os.fsync(self._file)
         finally:
             os.close(self._file)

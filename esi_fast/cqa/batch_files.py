@@ -17,6 +17,7 @@ from esi_fast.cqa.requests import Answer, Request
 from esi_fast.cqa.whole_file import whole_file
 
 NOT_ASKED = "not in the answer file"
+_NO_STATUS = "failed without a status"  # what else may stand there is not repeated
 
 
 class BatchBackend:
@@ -65,10 +66,10 @@ def import_results(path: Path, answers: AnswerFile, wanted: Collection[str]) -> 
         wanted: keys of the requests that have no answer yet.
 
     Returns:
-        Rows by what became of them: imported, failed, not wanted.
+        Lines by what became of them: imported, already known, or why they are of no use.
 
     Raises:
-        ValueError: a line is no result of a batch.
+        ValueError: a line is no result of a batch (those before it are kept), or no line is of use.
     """
     became: Counter[str] = Counter(imported=0)
     with path.open("rb") as file:
@@ -83,12 +84,22 @@ def import_results(path: Path, answers: AnswerFile, wanted: Collection[str]) -> 
                 key = None
             if not isinstance(key, str):
                 raise ValueError(f"{path}, line {number}: no result of a batch; delete that line")
-            text = text_of_completion(json.dumps(body)) if status == 200 else None
-            if key not in wanted or answers.get(key) is not None:
-                became["not wanted"] += 1
-            elif text is None or row.get("error"):
-                became["failed"] += 1
+            text = text_of_completion(json.dumps(body))
+            if answers.get(key) is not None:
+                became["already known"] += 1
+            elif key not in wanted:
+                became["of requests that this run does not make"] += 1
+            elif row.get("error"):
+                became["failed with an error"] += 1
+            elif status != 200:
+                became[f"failed with status {status}" if type(status) is int else _NO_STATUS] += 1
+            elif text is None:
+                became["without a text"] += 1
             else:
                 answers.add(key, text)
                 became["imported"] += 1
+    if not became["imported"] + became["already known"]:
+        why = ", ".join(f"{count} {what}" for what, count in became.items() if count)
+        lines = f"{became.total()} lines{': ' if why else ''}{why}"
+        raise ValueError(f"{path} holds no usable answer: {lines}")
     return became
