@@ -281,6 +281,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
         (("--report", "no/such.csv"), "--report: {}/no/such.csv must be in a folder that exists"),
         (("--report", "old.csv/x"), "must be in a folder that exists"),
         ((*CHAT, "--export-batch", "no/such"), "must be in a folder that exists"),
+        (("--out", "/"), "--out: / is no regular file"),
         (("--out", "/proc/x"), "'/proc/x'"),
         (("--out", "x" * 256), "name too long"),
         (("--out", "x" * 240), "name too long"),  # with .checks.csv and a mark of its own

@@ -95,17 +95,20 @@ class CaptionDictionary:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no caption dictionary {path}; tools/caption writes one")
-        descriptions = []
+        found: dict[str, Description] = {}
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is no UTF-8 text: {error.reason}") from None
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                descriptions.append(_parse(line, f"{path}, line {number}"))
-        if not descriptions:
+                where = f"{path}, line {number}"
+                one = _parse(line, where)
+                if found.setdefault(one.statement, one) is not one:
+                    raise ValueError(f"{where}: statement {one.statement!r} is described twice")
+        if not found:
             raise ValueError(f"{path} holds no description; write it anew with tools/caption")
-        return cls(descriptions)
+        return cls(found.values())
 
     def save(self, path: str | Path) -> None:
         """Writes JSON lines, sorted by statement; the file appears whole or not at all."""
@@ -119,9 +122,10 @@ class CaptionDictionary:
 def _parse(line: str, where: str) -> Description:
     try:
         row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = getattr(error, "msg", "nested too deep")
         raise ValueError(
-            f"{where}: not JSON ({error.msg}); write it again with tools/caption"
+            f"{where}: not JSON ({reason}); write it again with tools/caption"
         ) from None
     if not isinstance(row, dict) or not isinstance(row.get("statement"), str):
         raise ValueError(f"{where}: lacks a statement; write it again with tools/caption")
@@ -130,6 +134,17 @@ def _parse(line: str, where: str) -> Description:
     if unknown or missing:
         fault = f"unknown field(s) {unknown}" if unknown else f"lacks {missing}"
         raise ValueError(f"{where}: {fault}; write it again with tools/caption")
-    for name in _SEQUENCES:
-        row[name] = tuple(row.get(name, ()))
+    for name, value in row.items():
+        if not _is_of_its_type(name, value):
+            wanted = "a list of strings" if name in _SEQUENCES else "a string"
+            raise ValueError(
+                f"{where}: {name} is {repr(value)[:60]}, not {wanted}; write it again with tools/caption"
+            )
+        row[name] = tuple(value) if name in _SEQUENCES else value
     return Description(**row)
+
+
+def _is_of_its_type(name: str, value: object) -> bool:
+    if name in _SEQUENCES:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, str) or (value is None and name in ("acuity", "degree"))

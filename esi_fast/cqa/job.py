@@ -38,7 +38,7 @@ class Target:
 
 def beside(out: Path, suffix: str) -> Path:
     """A file beside another, under its whole name, so that no two files share one."""
-    return out.with_name(f"{out.name}{suffix}")
+    return out.parent / f"{out.name}{suffix}"
 
 
 def targets_of(
