@@ -284,7 +284,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
         (("--out", "/"), "--out: / is no regular file"),
         (("--out", "/proc/x"), "'/proc/x'"),
         (("--out", "x" * 256), "name too long"),
-        (("--out", "x" * 240), "name too long"),  # with .checks.csv and a mark of its own
+        (("--out", "x" * 240), "name too long: '{}/xxx"),  # with .checks.csv and a mark of its own
     ],
 )
 def test_files_to_write_are_looked_at_before_any_work(

@@ -137,9 +137,8 @@ def _parse(line: str, where: str) -> Description:
     for name, value in row.items():
         if not _is_of_its_type(name, value):
             wanted = "a list of strings" if name in _SEQUENCES else "a string"
-            raise ValueError(
-                f"{where}: {name} is {repr(value)[:60]}, not {wanted}; write it again with tools/caption"
-            )
+            fault = f"{name} is {repr(value)[:60]}, not {wanted}"
+            raise ValueError(f"{where}: {fault}; write it again with tools/caption")
         row[name] = tuple(value) if name in _SEQUENCES else value
     return Description(**row)
 

@@ -39,9 +39,10 @@ def check_writable(path: Path) -> None:
     temporary = _temporary(regular_file(path))
     try:
         temporary.touch(exist_ok=False)
-        temporary.unlink()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        _remove(temporary)
 
 
 @contextmanager
@@ -65,8 +66,12 @@ def whole_file(path: Path) -> Iterator[TextIO]:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        _remove(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # it was not made, or is no more: its error is told
+        temporary.unlink()
 
 
 def _temporary(target: Path) -> Path:
