@@ -405,6 +405,7 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(
     with endpoint(lambda call: Reply(how="hang")) as server:
         command = [sys.executable, str(root / "tools" / "caption"), *map(str, (
             "--records", tree, "--out", tmp_path / "x", *CHAT, "--base-url", server.url,
+            "--report", tmp_path / "lines.csv",
         ))]  # fmt: skip
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             while not server.calls and process.poll() is None:
