@@ -15,7 +15,13 @@ from esi_fast.cli import UsageError
 from esi_fast.config import Recipe
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.pretrain.flops import PartFlops, executed_flops, flops_of_record
-from esi_fast.pretrain.memory import Memory, checkpoint_bytes, memory_of_step, precision_of
+from esi_fast.pretrain.memory import (
+    Memory,
+    checkpoint_bytes,
+    memory_of_step,
+    precision_of,
+    zero_stage,
+)
 from esi_fast.pretrain.sizes import Sizes, architecture, sizes_of, text_sizes
 from esi_fast.recipe_rules import deepspeed_config
 
@@ -143,7 +149,7 @@ def estimate(
         flops=flops,
         executed=executed_flops(sizes, flops, micro_batches=train.micro_batches),
         precision=precision_of(deepspeed).name,
-        zero_stage=deepspeed["zero_optimization"].get("stage", 0),
+        zero_stage=zero_stage(deepspeed),
         world_size=world_size,
         batch_size=batch_size,
         micro_batches=train.micro_batches,
@@ -182,7 +188,7 @@ def count_parameters(config: ESIConfig, text_config: Any, sizes: Sizes) -> dict[
     """
     try:
         with torch.device("meta"):
-            model = ESI(config, text_config, _NoTokenizer())  # type: ignore[arg-type]
+            model = ESI(config, text_config, _NoTokenizer())
     except ValueError as error:
         raise UsageError(str(error)) from None
     ecg, text, decoder, everything = (
@@ -243,8 +249,8 @@ def _step_lines(run: Estimate) -> list[str]:
         again = run.executed / run.flops_per_record - 1
         lines.append(f"          and {again:.0%} more computed twice, to save memory")
     lines += [
-        f"a device: {_bytes(memory.total)} ({run.precision}, ZeRO-{run.zero_stage}; captions "
-        f"padded to {run.max_tokens} tokens): "
+        f"a device: at least {_bytes(memory.total)} ({run.precision}, ZeRO-{run.zero_stage}; "
+        f"captions padded to {run.max_tokens} tokens): "
         + ", ".join(f"{name} {_bytes(size)}" for name, size in kept.items()),
         f"a checkpoint: {_bytes(run.checkpoint_bytes)}",
     ]

@@ -1,8 +1,10 @@
 """Memory of a training step on one device, and of a checkpoint on disk, in bytes.
 
 Weights, gradients and optimiser states follow Rajbhandari et al. 2020 ("ZeRO", section 3.1) as
-DeepSpeed 0.19 has them. Activations are the tensors that the operators save for the backward pass;
-what a kernel needs for a moment, and what the allocator loses between blocks, is not in them.
+DeepSpeed 0.19 has them. Activations are the tensors that the operators save for the backward pass,
+and the largest that live for a moment: tests/test_estimate.py holds the former to 10 % of what
+autograd keeps on a CPU. The contrastive logits, and what the allocator loses between its blocks,
+are not in them: take the sum as a lower bound.
 """
 
 from __future__ import annotations
@@ -83,9 +85,8 @@ def memory_of_step(
         num_tokens: of the longest caption of a batch, to which the others are padded.
     """
     zero = deepspeed.get("zero_optimization", {})
-    stage, element = zero.get("stage", 0), precision_of(deepspeed).num_bytes
-    # Two moments; and float32 weights, which ZeRO keeps apart even from float32 ones.
-    states = 8 if stage == 0 and element == 4 else 12
+    stage, element = zero_stage(deepspeed), precision_of(deepspeed).num_bytes
+    states = _state_bytes(stage, element)
     buckets = 0 if stage not in (1, 2) else 1 + bool(zero.get("overlap_comm", False))
     return Memory(
         weights=num_parameters * element / (world_size if stage >= 3 else 1),
@@ -99,8 +100,20 @@ def memory_of_step(
 
 def checkpoint_bytes(deepspeed: dict[str, Any], num_parameters: int, num_trained: int) -> float:
     """All files of one checkpoint, of all ranks together."""
-    states = 8 if deepspeed.get("zero_optimization", {}).get("stage", 0) == 0 else 12
-    return num_parameters * precision_of(deepspeed).num_bytes + num_trained * states
+    stage, element = zero_stage(deepspeed), precision_of(deepspeed).num_bytes
+    # ZeRO-3 saves the optimiser's float32 weights and no others.
+    weights = 0 if stage == 3 else num_parameters * element
+    return weights + num_trained * _state_bytes(stage, element)
+
+
+def zero_stage(deepspeed: dict[str, Any]) -> int:
+    """The stage that a DeepSpeed configuration asks for; 0 where it asks for none."""
+    return int(deepspeed.get("zero_optimization", {}).get("stage", 0))
+
+
+def _state_bytes(stage: int, element: int) -> int:
+    """Of a trained parameter: two moments, and float32 weights, which ZeRO keeps in any case."""
+    return 8 if stage == 0 and element == 4 else 12
 
 
 def activation_bytes(sizes: Sizes, num_records: int, num_tokens: int, element: int) -> float:
@@ -112,13 +125,37 @@ def activation_bytes(sizes: Sizes, num_records: int, num_tokens: int, element: i
         num_tokens: N of its captions and texts, padding included.
         element: bytes of a number.
     """
-    record = _ecg_encoder(sizes, element) + _text_encoder(sizes, num_tokens, element)
-    record += _decoder(sizes, num_tokens - 1, element)
+    parts = [
+        _ecg_encoder(sizes, element),
+        _text_encoder(sizes, num_tokens, element),
+        _decoder(sizes, num_tokens - 1, element),
+    ]
+    record = sum(part.outside for part in parts)
+    if sizes.recompute:
+        record += sum(part.inputs for part in parts) + max(part.largest for part in parts)
+    else:
+        record += sum(part.blocks for part in parts)
     # Per batch: the strided convolutions' weights in the order of their product, and the gradient
     # of the caption head, which is made in the forward pass.
     batch = sum(2 * before * after * element for before, after in pairwise(sizes.channels))
     batch += sizes.vocab_size * sizes.decoder_dim * element
     return num_records * record + batch
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Bytes of one record in a part of the model.
+
+    Attributes:
+        outside: what is no block's or layer's.
+        blocks, inputs: of all of them, everything or the inputs alone.
+        largest: everything of the largest one.
+    """
+
+    outside: float = 0.0
+    blocks: float = 0.0
+    inputs: float = 0.0
+    largest: float = 0.0
 
 
 def _passing_bytes(sizes: Sizes, num_records: int, element: int) -> float:
@@ -130,34 +167,33 @@ def _passing_bytes(sizes: Sizes, num_records: int, element: int) -> float:
     return max(head, 3 * 4 * num_records * widest * element)
 
 
-def _ecg_encoder(sizes: Sizes, element: int) -> float:
-    """Of one record: from the record to the tokens."""
-    total = float(NUM_LEADS * sizes.num_samples * (4 + element))  # the record, and its patches
-    largest = 0.0
+def _ecg_encoder(sizes: Sizes, element: int) -> _Kept:
+    """From the record to the tokens."""
+    outside = float(NUM_LEADS * sizes.num_samples * (4 + element))  # the record, and its patches
+    blocks = inputs = largest = 0.0
     for depth, length, width in zip(sizes.depths, sizes.stage_lengths, sizes.channels, strict=True):
         plane = length * width * element
         # The block's input, the normalised one, and the four times wider hidden layer.
         block = 6 * plane + _STATISTICS * length + 4 * 4 * width
         if width > _WIDEST_FUSED:
             block += plane
-        total += depth * (plane if sizes.recompute else block)
+        blocks += depth * block
+        inputs += depth * plane
         largest = max(largest, block)
-        # Beside the stage: what its LayerNorm read, before the blocks or behind them.
-        total += plane + _STATISTICS * length
-    # What the strided convolutions read.
-    total += sum(
+        # Before or behind the stage, a LayerNorm reads and a strided convolution or the decoder.
+        outside += plane + _STATISTICS * length
+    outside += sum(
         length * width * element
-        for length, width in zip(sizes.stage_lengths[:-1], sizes.channels[:-1], strict=True)
+        for length, width in zip(sizes.stage_lengths, sizes.channels, strict=True)
     )
     if sizes.attention_pool:
-        total += 3 * sizes.stage_lengths[-1] * sizes.channels[-1] * element
-    return total + (largest if sizes.recompute else 0.0)
+        outside += 3 * sizes.stage_lengths[-1] * sizes.channels[-1] * element
+    return _Kept(outside, blocks, inputs, largest)
 
 
-def _text_encoder(sizes: Sizes, num_tokens: int, element: int) -> float:
-    """Of one text."""
+def _text_encoder(sizes: Sizes, num_tokens: int, element: int) -> _Kept:
     if sizes.text_mode == "frozen":
-        return 0.0
+        return _Kept()
     plane = num_tokens * sizes.text_width * element
     masks = num_tokens * sizes.text_width if sizes.text_dropout else 0
     # Input, query, key, value, attended, twice what a LayerNorm reads, once what it gives; and the
@@ -165,26 +201,23 @@ def _text_encoder(sizes: Sizes, num_tokens: int, element: int) -> float:
     layer = 8 * plane + 2 * num_tokens * sizes.text_inner * element + 2 * masks
     layer += num_tokens * (2 * _STATISTICS + 4 * sizes.text_heads)
     embedded = 2 * plane + masks + _STATISTICS * num_tokens
-    if sizes.recompute:
-        return embedded + sizes.text_layers * plane + layer
-    return embedded + sizes.text_layers * layer
+    return _Kept(embedded, sizes.text_layers * layer, sizes.text_layers * plane, layer)
 
 
-def _decoder(sizes: Sizes, num_tokens: int, element: int) -> float:
-    """Of one caption."""
+def _decoder(sizes: Sizes, num_tokens: int, element: int) -> _Kept:
     plane = num_tokens * sizes.decoder_dim * element
     head_dim = sizes.decoder_dim // sizes.decoder_heads
     num_ecg_tokens = sizes.stage_lengths[-1]
     # Self-attention: input, normalised, query-key-value, rotated query, attended; cross-attention:
     # input, normalised, query, attended; feed-forward: input, normalised, 4 + 2 + 2 wide.
-    layer = (
-        19 * plane + 3 * num_tokens * head_dim * element + 2 * num_ecg_tokens * head_dim * element
-    )
+    layer = 19 * plane + (3 * num_tokens + 2 * num_ecg_tokens) * head_dim * element
     layer += num_tokens * (3 * _STATISTICS + 2 * 4 * sizes.decoder_heads)
     words = num_tokens * sizes.text_width * element
-    ecg = num_ecg_tokens * (sizes.channels[-1] + sizes.decoder_dim) * element
+    ecg = num_ecg_tokens * sizes.decoder_dim * element
     # Behind the layers: what the last LayerNorm reads, its rows that are words, their gradient.
-    outside = words + ecg + 3 * plane
-    if sizes.recompute:
-        return outside + sizes.decoder_layers * plane + layer
-    return outside + sizes.decoder_layers * layer
+    return _Kept(
+        words + ecg + 3 * plane,
+        sizes.decoder_layers * layer,
+        sizes.decoder_layers * plane,
+        layer,
+    )
