@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from statement_lines import LINES, table, told
+from statement_lines import LINES as PLAIN_LINES
+from statement_lines import table, told
 
 from esi_fast.cqa.concepts import codes, concepts
 from esi_fast.cqa.coverage import LineRead, coverage_of
@@ -19,6 +20,8 @@ from esi_fast.cqa.folding import fold
 from esi_fast.cqa.phrases import phrase
 from esi_fast.cqa.statements import normalize, statements_of
 from esi_fast.signal.catalogues import open_catalogue
+
+LINES = PLAIN_LINES | table("statements_denied")
 
 
 @pytest.mark.parametrize(("line", "expected"), LINES.items())

@@ -34,6 +34,14 @@ _CRITERIA = (
 # The artery behind an infarct, "(LAD)", is no axis.
 _ARTERY = re.compile(r"\(\s*(?:lad|rca|lcx|lcx? ?/ ?rca|rca ?/ ?lcx|proximal lad|left main)\s*\)")
 
+# A coronary artery, not the left axis deviation that the same letters are short for.
+_LAD = re.compile(
+    r"\b(?:(?:proximal|mid|distal|wraparound) )*lad(?= (?:territory|distribution|region|area"
+    r"|occlusion|stenosis|lesion|disease|stent|culprit|thromb|artery|supply|branch|infarct|ischa?em"
+    r"|injury|mi\b|stemi))|\b(?:proximal|mid|distal|wraparound) lad\b"
+    r"|(?<=occluded )lad\b|(?<=occlusion of )(?:the )?lad\b"
+)
+
 _DISEASE = r"ischa?emia|scar|infarct(?:ion)?|injury|fib(?:rillation)?|n?stemi|mi\b"
 _JOINED = (
     (re.compile(r"\(\d+@\d+\)"), " "),  # devices' statement codes
@@ -46,6 +54,8 @@ _JOINED = (
     (re.compile(r"\bs-t\b"), "st"),
     (re.compile(r"\bs-?a\b(?=[- ](?:exit|block|nod))"), "sinoatrial"),
     (re.compile(r"\bcan ?not\b|\bcan't\b"), "cannot"),
+    (re.compile(r"(?<=[a-z])n't\b"), " not"),
+    (re.compile(r"\bvs\."), "vs"),
     (re.compile(r"\br/o\b"), "rule out"),
     (re.compile(r"\bw/o\b"), "without"),
     (re.compile(r"\bw/"), "with "),
@@ -90,7 +100,7 @@ def fold(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).translate(_PLAIN)).casefold()
     folded = folded.translate(_PLAIN).replace("*", " ").replace("|", " , ")
-    folded = _ARTERY.sub(" ", folded)
+    folded = _LAD.sub("coronary artery", _ARTERY.sub(" ", folded))
     for pattern in _CRITERIA:
         folded = pattern.sub(" ", folded)
     for pattern, replacement in _JOINED:

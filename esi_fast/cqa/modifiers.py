@@ -26,11 +26,12 @@ class Tail:
     rate_response: str | None = None
     walls: set[str] = field(default_factory=set)
     leads: tuple[str, ...] = ()
+    is_normal_variant: bool = False
 
 
 def tail_of(after: str, is_last: bool) -> Tail:
     """Reads modifiers behind a concept until a word comes that may belong to the next one."""
-    tail = Tail(wording.NEGATED_AFTER.sub("", after))
+    tail = Tail(after)
     while True:
         unread = tail.rest
         if found := wording.PLACED_AFTER.match(tail.rest):
@@ -38,12 +39,11 @@ def tail_of(after: str, is_last: bool) -> Tail:
             tail.leads += leads_in(found["leads"] or "")
             tail.rest = tail.rest[found.end() :]
         if found := wording.AFTER.match(tail.rest):
+            tail.is_normal_variant |= bool(found["variant"])
             if found["certainty"] and tail.certainty is None:
                 tail.certainty, _ = take(wording.CERTAINTY, found["certainty"])
             tail.rest = tail.rest[found.end() :]
         stripped = tail.rest.lstrip(" ,'")
-        if is_last or re.match(r"\w+ \w+ ,", stripped):
-            stripped = wording.DOUBTS_AGE.sub("", stripped)
         for name, pattern in wording.ACUITY:
             found = pattern.match(stripped)
             # "old" right before the next concept is the next one's.

@@ -15,6 +15,7 @@ from esi_fast.cqa.concepts import (
     display_name,
     find_concepts,
 )
+from esi_fast.cqa.denials import is_denied, plain_denials, unread_doubt
 from esi_fast.cqa.modifiers import Tail, leads_in, rate_of, tail_of, take, territory_of, unread
 
 NOT_FINDINGS = frozenset({"summary", "technical", "fragment", "unknown"})
@@ -78,11 +79,12 @@ def read_line(folded: str, raw: str) -> list[Statement]:
         is_notice = True
         clauses = wording.CLAUSES.split(text)
         text = " , ".join(part for part in clauses if not wording.TECHNICAL.search(part))
-    masked = wording.MASKED.search(text)
+    masked = wording.MASKED.search(text) if wording.HEDGED.search(text) else None
     if masked:
         text = f"{text[: masked.start()]}{text[masked.end() :]}"
-    found = find_concepts(text)
-    said = _read_clauses(text, found, raw) if found else []
+    text, sets_aside = plain_denials(text)
+    is_notice |= sets_aside
+    said, doubted = _read_surely(text, raw)
     if masked and said:
         # A cause goes into prompts: only words of the concept table do, no others of the line.
         by = list(takewhile(concept_words().__contains__, masked["by"].split()))
@@ -92,8 +94,19 @@ def read_line(folded: str, raw: str) -> list[Statement]:
         topics = (name for name, pattern in wording.NOTICES if pattern.search(folded))
         leads = leads_in(folded.replace(",", " "))
         notice = _bare("technical", "technical", raw, base=next(topics, "notice"), leads=leads)
-        return [*said, notice]
-    return said or [unread_line(folded, raw)]
+        return [*said, *doubted, notice]
+    return [*said, *doubted] or [unread_line(folded, raw)]
+
+
+def _read_surely(text: str, raw: str) -> tuple[list[Statement], list[Statement]]:
+    """The statements of a text, and its part that words of doubt which were not read leave open."""
+    found = find_concepts(text)
+    doubted: list[Statement] = []
+    if found and (sure := unread_doubt(text, found)) is not None:
+        doubted = [_unknown(text[sure:], raw)]
+        text = text[:sure].strip(" ,")
+        found = find_concepts(text)
+    return (_read_clauses(text, found, raw) if found else []), doubted
 
 
 def _read_clauses(text: str, found: list[tuple[int, int, Concept]], raw: str) -> list[Statement]:
@@ -108,7 +121,7 @@ def _read_clauses(text: str, found: list[tuple[int, int, Concept]], raw: str) ->
             if wording.ALTERNATIVE.match(before):
                 statement = _at_most_possible(statement)
             statements.append(statement)
-        elif _explains(previous, concept, before):
+        elif not statement.negated and _explains(previous, concept, before):
             statements[-1] = _with_cause(previous, statement, before)
         elif ratio := _conducts(previous, text[start:end], before):
             rate = previous.rate_response or statement.rate_response
@@ -250,11 +263,7 @@ def _statement(
     concept: Concept, named: str, before: str, after: str, is_last: bool, raw: str
 ) -> tuple[Statement, str]:
     """A concept with what the words around it say, and the words left for the next concept."""
-    # Only words of its own clause deny it.
-    doubts_removed = wording.CERTAINTY[0][1].sub("", before).rpartition(" ,")[2]
-    negated = bool(
-        wording.NEGATED_AFTER.match(after) or wording.NEGATED_BEFORE.search(doubts_removed)
-    )
+    negated = is_denied(before)
     tail = tail_of(after, is_last)
     if concept.walls:
         tail.leads = tail.leads or leads_in(before.replace(",", " "))
@@ -272,7 +281,7 @@ def _statement(
     statement = Statement(
         concept=concept_name(concept.name, territory),
         kind=concept.kind,
-        certainty=certainty or tail.certainty or "definite",
+        certainty="definite" if negated else certainty or tail.certainty or "definite",
         acuity=acuity or tail.acuity,
         territory=territory,
         degree=said_degree,
@@ -284,7 +293,15 @@ def _statement(
         remainder=unread(f"{before} {tail.rest}" if is_last else before, concept.qualifiers),
         rank=concept.rank,
     )
+    if tail.is_normal_variant and _is_disease(concept):
+        statement = _at_most_possible(statement)
     return statement, tail.rest
+
+
+def _is_disease(concept: Concept) -> bool:
+    """Whether what is called a normal variant is not this concept at all."""
+    is_one = concept.kind in ("infarct", "hypertrophy", "ST-T") and concept.names_disease
+    return is_one and concept.name not in wording.NORMAL_VARIANTS
 
 
 def _bare(
@@ -301,13 +318,17 @@ def _bare(
     )
 
 
+def _unknown(folded: str, raw: str) -> Statement:
+    words = folded.replace(" ,", ",")
+    return _bare(f"unknown:{words}", "unknown", raw, remainder=unread(folded))
+
+
 def unread_line(folded: str, raw: str) -> Statement:
     """A line without a known concept: a fragment if it only modifies another, else unknown."""
     acuity, rest = take(wording.ACUITY, folded)
     certainty, rest = take(wording.CERTAINTY, rest)
     if unread(wording.CONDUCTS.sub("", rest)):
-        words = folded.replace(" ,", ",")
-        return _bare(f"unknown:{words}", "unknown", raw, remainder=unread(folded))
+        return _unknown(folded, raw)
     if wording.NEGATED_BEFORE.search(folded):
         return _bare("fragment", "fragment", raw)
     degree, rate = wording.DEGREE.search(rest), wording.RATE_RESPONSE.search(rest)

@@ -39,19 +39,23 @@ TECHNICAL = re.compile(
     # a change since another ECG
     r"|\b(?:has|have) (?:significantly )?(?:increased|decreased|shortened|lengthened|widened"
     r"|changed|improved|worsened|occurred|shifted|not changed|returned)\b|\baxis shifted\b"
-    r"|\b(?:less|more) (?:evident|prominent|pronounced|marked)\b|\bunchanged\b"
+    r"|\b(?:less|more) (?:evident|prominent|pronounced|marked|apparent|visible|obvious|noticeable"
+    r"|conspicuous|striking|severe|elevated|depressed|inverted|frequent)\b|\bunchanged\b"
 )
 # From one of these to the end of the line: a comparison with another ECG, or a refusal to go on.
 NOTICE_TO_END = re.compile(
     r"\b(?:(?:when |as )?(?:compared (?:to|with)|(?:in )?comparison (?:to|with))"
     r"|(?:no|cannot) (?:further )?(?:ecg )?(?:rhythm )?(?:analysis|interpretation)"
     r"|(?:further )?(?:analysis|interpretation) (?:is |was )?not (?:attempted|performed|possible)"
-    r"|not analy[sz]\w*|since (?:the )?(?:last|previous|prior|ecg|tracing)|no (?:previous|prior) "
-    r"(?:ecg|tracing|record)\w*|no significant change|change from|no change (?:from|since)"
-    r"|unable to (?:analy|interpret)|cited on or before|unchanged (?:from|since|compared))\b.*$"
+    r"|(?<![a-z] )not analy[sz]\w*|since (?:the )?(?:last|previous|prior|ecg|tracing)"
+    r"|no (?:previous|prior) (?:ecg|tracing|record)\w*|no significant change|change from|no change (?:from|since)"
+    r"|unable to (?:analy|interpret)|cited on or before|unchanged (?:from|since|compared)"
+    r"|(?:similar to|same as|as|also|again|still) (?:(?:seen|noted|present|was) )?(?:(?:on|in) )?"
+    r"(?:the )?(?:previous|prior|last|earlier)(?: (?:ecg|tracing|record|study|one)\w*)?(?= ,|$)"
+    r")(?!\w).*$"
 )
 # What a refusal gives as its reason is stated by it.
-REASON = re.compile(r"\b(?:due to|because of)(?: the)? (.*\bpac(?:ed|ing|emaker)\b.*)$")
+REASON = re.compile(r"\b(?:due to|because of|in (?:the )?presence of)(?: the)? (.*)$")
 # A line that starts so may be continued by lines that say what has changed.
 COMPARES = re.compile(r"^(?:(?:when|as) )?(?:compared|comparison|since)\b")
 CHANGED = re.compile(
@@ -99,13 +103,12 @@ ACUITY = _table(
     possibly_acute=r"(?:possibl[ey]|probabl[ey]) acute(?:(?: or)? recent)?(?= ,|$)"
     r"|possibly acute|probably acute|acute(?: or)? recent|recent or acute",
     undetermined=r"(?:of )?(?:undetermined|indeterminate|unknown|uncertain) age"
-    r"|age (?:is )?(?:undetermined|indeterminate|unknown|uncertain)|old or acute|acute or old",
-    recent=r"recent|evolving|subacute",
-    old=r"(?:age )?old|previous|prior|chronic|healed|remote",
+    r"|age (?:is )?(?:undetermined|indeterminate|unknown|uncertain)|old or acute|acute or old"
+    r"|possibly (?:old|recent|evolving|subacute|chronic|healed|remote)",
+    recent=r"(?:probably )?(?:recent|evolving|subacute)",
+    old=r"(?:probably )?(?:(?:age )?old|previous|prior|chronic|healed|remote)",
     acute=r"acute|hyperacute",
 )
-# "possibly old" behind a finding doubts its age, not the finding.
-DOUBTS_AGE = re.compile(r"^(?:possibl[ey]|probabl[ey]) (?=old\b|recent\b|chronic\b|evolving\b)")
 RATE_RESPONSE = re.compile(
     r"(?:with )?(?:a )?(?:very )?(rapid|slow|controlled|uncontrolled|moderate)(?: v| ventricular)?"
     r" (?:response|rate)(?: response)?"
@@ -128,11 +131,6 @@ NEGATED_BEFORE = re.compile(
     r"\b(?:no|not|without|absen\w+|negative for|(?:has|have) replaced|replac(?:es|ing)"
     r"|resolution of)\b"
 )
-NEGATED_AFTER = re.compile(
-    r"^\W*(?:(?:is|are|was|were|has|have) )?(?:no longer|absent"
-    r"|not (?:present|seen|evident|noted|identified|found|detected)"
-    r"|resolved|disappeared|(?:has |have )?been replaced|(?:now )?replaced by)\b"
-)
 # Without a noun the walls must end the clause: else they are the next finding's.
 _WALLS = rf"(?P<walls>(?:{WALL})(?:(?: ,| and| or)* (?:{WALL}))*)"
 PLACED_AFTER = re.compile(
@@ -144,12 +142,19 @@ AFTER = re.compile(
     r"^\W*(?:(?:(?:is|are|was|may be|now) )?(?:(?P<certainty>nonspecific|(?:probabl[ey]|possibl[ey]"
     r"|suspected|likely|borderline|consider(?:ed)?)(?= ,|$)|cannot be (?:ruled out|excluded)"
     r"|not (?:excluded|ruled out)|\?(?= ?(?:,|$)))"
-    r"|(?:probabl[ey] |may be )?(?:a )?normal variant|(?:now )?(?:present|noted|seen|evident)|only)"
+    r"|(?P<variant>(?:(?:probabl[ey]|possibl[ey]|likely|may be|could be|consider|represents?|as) )*"
+    r"(?:an? )?normal variant)|(?:now )?(?:present|noted|seen|evident)|only)"
     r"|(?:(?:by|on|probabl[ey] by) (?:the )?(?:voltage|age)(?: criteria)?(?: only)?)"
     r"|for (?:the )?(?:rate|age)|(?:is )?(?:age|gender|sex)(?: and (?:age|gender|sex))? related"
     r"|(?:(?:in|of) )?(?:the )?(?:frontal|horizontal|limb|precordial|chest|extremity|diffuse|all)"
     r"(?: and (?:frontal|horizontal|precordial|chest|limb))? (?:lead|plane))"
 )
+# What a healthy heart may show, though its name is among those of diseases.
+NORMAL_VARIANTS = frozenset(
+    {"early_repolarization", "voltage_criteria_for_left_ventricular_hypertrophy"}
+)
+# Words that leave a finding open; only of such a finding it is told what may hide it.
+HEDGED = re.compile(r"\b(?:cannot|possibl[ey]|consider|suspect|questionable|rule out)\b")
 # "(masked by fascicular block?)": what would hide it is not stated.
 MASKED = re.compile(
     r"(?: ,)? (?P<words>(?:(?:may|might|could) be |possibl[ey] |probabl[ey] )?"
@@ -171,7 +176,9 @@ LISTED = re.compile(r"^[ ,]*$")
 # A line that starts or ends so goes on with the line before it, or in the line after it.
 CONTINUES = re.compile(
     r"^(?:with|and|or|nor|versus|but|in|over|due to|secondary to|may be|no longer|now (?=present"
-    r"|evident)|is|are|has|have)\b"
+    r"|evident)|is|are|was|were|has|have|cannot be|could not be|unlikely|improbable|doubtful"
+    r"|(?:criteria )?not (?:present|seen|evident|met|likely|certain|excluded|ruled out)|excluded"
+    r"|ruled out|absent|resolved)\b"
 )
 OPEN_END = re.compile(
     r"(?:,|\b(?:and|or|with|of|in|to|versus|consider|possible|probable|suggests?|rule out"
