@@ -64,6 +64,8 @@ def test_no_frame_leaves_a_definite_finding(number: int) -> None:
         ),
         ("Sinus rhythm, AF dismissible", "sinus_rhythm; unknown:atrial fibrillation dismissible"),
         ("Sinus rhythm, erroneous AF", "sinus_rhythm; unknown:erroneous atrial fibrillation"),
+        ("No ischemia and infarct", "not ischemia; not myocardial_infarction"),
+        ("AF has resolved and sinus rhythm is seen", "not atrial_fibrillation; sinus_rhythm"),
         ("Previous AF", "unknown:previous atrial fibrillation"),
         ("Infarct not analyzable due to LBBB", "left_bundle_branch_block; technical:notice"),
     ],

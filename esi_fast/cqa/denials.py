@@ -103,7 +103,8 @@ def _applied(name: str, text: str, first: int, start: int, end: int, stop: int) 
         return f"{head} , ", tail
     word = "possible" if name == "doubt" else "no"
     if before:
-        after = f" , {after}" if name == "turned" else after
+        # "AF has resolved and sinus rhythm is back" denies the first alone.
+        after = f" , {after}" if name == "turned" else re.sub("^ and ", " , ", after)
         return f"{head}{_each(word, before)}", f"{after}{tail}"
     return f"{head}{_each(word, after)}", tail
 

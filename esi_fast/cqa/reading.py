@@ -137,10 +137,11 @@ def _add(statements: list[Statement], statement: Statement, before: str, behind:
     previous = statements[-1]
     is_alternative = bool(wording.ALTERNATIVE.match(before))
     is_listed = bool(wording.LISTED.match(before))
-    if previous.negated and (is_alternative or (is_listed and re.search(r"\bn?or\b", behind))):
-        # "no A, B or C" denies all of them.
+    is_joined = is_alternative or before.strip() == "and"
+    if previous.negated and (is_joined or (is_listed and re.search(r"\bn?or\b", behind))):
+        # "no A, B or C" and "no A and B" deny all of them.
         statement = replace(statement, negated=True)
-    if is_alternative or before.strip() == "and":
+    if is_joined:
         statement = _share_walls(statements, statement, is_alternative)
     for index, known in enumerate(statements):
         if same := _merged(known, statement, is_alternative):

@@ -48,7 +48,8 @@ NOTICE_TO_END = re.compile(
     r"|(?:no|cannot) (?:further )?(?:ecg )?(?:rhythm )?(?:analysis|interpretation)"
     r"|(?:further )?(?:analysis|interpretation) (?:is |was )?not (?:attempted|performed|possible)"
     r"|(?<![a-z] )not analy[sz]\w*|since (?:the )?(?:last|previous|prior|ecg|tracing)"
-    r"|no (?:previous|prior) (?:ecg|tracing|record)\w*|no significant change|change from|no change (?:from|since)"
+    r"|no (?:previous|prior) (?:ecg|tracing|record)\w*|no significant change|change from"
+    r"|no change (?:from|since)"
     r"|unable to (?:analy|interpret)|cited on or before|unchanged (?:from|since|compared)"
     r"|(?:similar to|same as|as|also|again|still) (?:(?:seen|noted|present|was) )?(?:(?:on|in) )?"
     r"(?:the )?(?:previous|prior|last|earlier)(?: (?:ecg|tracing|record|study|one)\w*)?(?= ,|$)"
@@ -104,9 +105,11 @@ ACUITY = _table(
     r"|possibly acute|probably acute|acute(?: or)? recent|recent or acute",
     undetermined=r"(?:of )?(?:undetermined|indeterminate|unknown|uncertain) age"
     r"|age (?:is )?(?:undetermined|indeterminate|unknown|uncertain)|old or acute|acute or old"
-    r"|possibly (?:old|recent|evolving|subacute|chronic|healed|remote)",
-    recent=r"(?:probably )?(?:recent|evolving|subacute)",
-    old=r"(?:probably )?(?:(?:age )?old|previous|prior|chronic|healed|remote)",
+    r"|possibly (?:old|recent|evolving|subacute|chronic|healed|remote)"
+    r"|possible (?:old|recent|chronic)(?= ,|$)",
+    recent=r"(?:probably |probable (?=recent(?: ,|$)))?(?:recent|evolving|subacute)",
+    old=r"(?:probably |probable (?=old(?: ,|$)))?"
+    r"(?:(?:age )?old|previous|prior|chronic|healed|remote)",
     acute=r"acute|hyperacute",
 )
 RATE_RESPONSE = re.compile(
