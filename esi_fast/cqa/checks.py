@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from esi_fast.cqa.bedside import ADVICE, DISEASE
 from esi_fast.cqa.certainty import age_fault, hedge_fault
-from esi_fast.cqa.concepts import WALL_LEADS, concepts, find_concepts
+from esi_fast.cqa.concepts import WALL_LEADS, concepts, display_name, find_concepts
 from esi_fast.cqa.folding import fold
 from esi_fast.cqa.lead_words import groups_named, leads_named, walls_named
 from esi_fast.cqa.polarity import contradictions
@@ -59,10 +60,10 @@ _REFUSAL = re.compile(
 _MARKUP = re.compile(
     r"[\n\r\t<>{}|`*#\[\]\\_]|https?:|www\.|[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
 )
-_ADVICE = re.compile(
-    r"\brecommend|\btreat|\btherap|\bmedicat|\bconsult|\bplease\b|\bthe patient\b|\badvis"
-    r"|\bshould (?:be|undergo|receive|see|seek)\b|\burgent|\bimmediate(?:ly)?\b|\breferr(?:al|ed)\b"
-    r"|\bfollow[ -]?up\b|\bemergency\b|\bclinical(?:ly)? (?:correlat|evaluat)",
+_SENTENCE = re.compile(r"(?<=[.;])\s+")
+_UNLIKELY = re.compile(
+    r"\b(?:unlikely|improbable|implausible|doubtful|refuted|disproved|(?<!not )(?<!not be )"
+    r"(?<!cannot be )(?:excluded|ruled out))\b",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(
@@ -145,10 +146,19 @@ def check_acuity(text: str, allowed: Allowed) -> str:
 
 def check_polarity(text: str, allowed: Allowed) -> str:
     """Nothing that contradicts the statement ("P wave before each QRS" in atrial fibrillation)."""
-    if not allowed.statement.is_finding:
+    statement = allowed.statement
+    if not statement.is_finding:
         return ""
-    clash = contradictions(text, allowed.statement.concept)
-    return f"says {', '.join(sorted(clash))} of {allowed.statement.concept}" if clash else ""
+    if clash := contradictions(text, statement.concept, statement.acuity):
+        return f"says {', '.join(sorted(clash))} of {statement.concept}"
+    for sentence in _SENTENCE.split(text):
+        said = normalize(sentence)
+        if any(one.negated and one.base == statement.base for one in said):
+            return f"denies {statement.concept}"
+        unlikely = _UNLIKELY.search(sentence)
+        if unlikely and any(one.base == statement.base for one in said):
+            return f"calls {statement.concept} {unlikely[0]!r}"
+    return ""
 
 
 def check_diagnoses(text: str, allowed: Allowed) -> str:
@@ -159,14 +169,24 @@ def check_diagnoses(text: str, allowed: Allowed) -> str:
         return f"describes a {statement.kind} line as {named[0]}" if named else ""
     supported = {statement.base, *allowed.mentions}
     if statement.cause:
-        supported |= {row[2].name for row in find_concepts(fold(statement.cause))}
-    for sentence in re.split(r"(?<=[.;])\s+", text):
+        supported |= _concepts_in(statement.cause)
+    for sentence in _SENTENCE.split(text):
         for found in normalize(sentence):
-            if not found.is_finding or found.base in supported:
-                continue
-            if concepts()[found.base].names_disease:
-                return f"names {found.base}, which the statement does not"
+            # What a finding is put down to is a diagnosis too.
+            diagnoses = {found.base} if found.is_finding else set()
+            diagnoses |= _concepts_in(found.cause or "")
+            for name in sorted(diagnoses - supported):
+                if concepts()[name].names_disease:
+                    return f"names {name}, which the statement does not"
+    own = " ".join((statement.raw, *map(display_name, supported), *allowed.passages)).casefold()
+    for disease in DISEASE.findall(text.casefold()):
+        if disease not in own:
+            return f"names {disease!r}, which neither the statement nor a passage does"
     return ""
+
+
+def _concepts_in(text: str) -> set[str]:
+    return {concept.name for _, _, concept in find_concepts(fold(text))} if text else set()
 
 
 def check_refusal(text: str, allowed: Allowed) -> str:
@@ -185,8 +205,10 @@ def check_markup(text: str, allowed: Allowed) -> str:
 
 def check_advice(text: str, allowed: Allowed) -> str:
     """No advice, and nothing about treatment or the person."""
-    del allowed
-    return _holds(_ADVICE, text)
+    name = display_name(allowed.statement.concept)
+    own = " ".join((name, allowed.statement.raw, *allowed.passages)).casefold()
+    device = "pacemaker" in text.casefold() and "pacemaker" not in own
+    return _holds(ADVICE, text) or ("holds 'pacemaker'" if device else "")
 
 
 def check_reference(text: str, allowed: Allowed) -> str:

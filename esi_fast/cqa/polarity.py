@@ -6,46 +6,10 @@ description from contradicting its statement, and a composed caption from contra
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
+from esi_fast.cqa.claims import claims_and_denials
 from esi_fast.cqa.concepts import split_concept
-
-# What a text may assert, by the words that assert it.
-_QRS = r"(?:qrs(?: complex(?:es)?)?|beats?|complex(?:es)?)"
-_CLAIMS = {
-    "p_before_each_qrs": rf"\b(?:a |one )?p[ -]waves? (?:\w+ ){{0,2}}?(?:before|preced\w+) "
-    rf"(?:each|every|all|the) {_QRS}"
-    rf"|(?:each|every) {_QRS} (?:\w+ )?(?:preceded by|follows|has) (?:a|one) (?:\w+ )?p\b"
-    r"|\b1:1 (?:av |atrioventricular )?(?:conduction|relationship|association)"
-    r"|\bregular p[ -]waves?\b|\bnormal p[ -]waves?\b|\b(?:sinus )?p[ -]waves? (?:are )?present\b",
-    "no_p": r"\b(?:no|absent|without) (?:\w+ )?p[ -]waves?\b|\bp[ -]waves? (?:are )?absent\b",
-    "normal_pr": r"\bnormal pr\b|\bpr (?:interval )?(?:is |of |stays |remains )?(?:within )?normal",
-    "long_pr": r"\b(?:long|prolonged) (?:but )?(?:constant )?pr\b"
-    r"|\bpr (?:interval )?\S* ?prolonged",
-    "short_pr": r"\bshort(?:ened)? pr\b|\bpr (?:interval )?(?:is )?short",
-    "normal_qrs": r"\b(?:normal|narrow) qrs\b"
-    r"|\bqrs (?:complex(?:es)? )?(?:is |are )?(?:narrow|normal|of normal)"
-    r"|\bnarrow(?:[ -]qrs)? complex(?:es)?\b",
-    "wide_qrs": r"\b(?:wide|broad)(?: \w+)? (?:qrs|complex(?:es)?)\b|\bqrs (?:is )?(?:wide|broad)",
-    "normal_qtc": r"\bnormal qtc?\b|\bqtc? (?:interval )?(?:is )?(?:within )?normal",
-    "long_qtc": r"\b(?:long|prolonged) qtc?\b|\bqtc? (?:interval )?(?:is )?(?:long|prolonged)",
-    "short_qtc": r"\bshort(?:ened)? qtc?\b",
-    "normal_axis": r"\bnormal (?:\w+ )?axis\b|\baxis (?:is )?normal",
-    "left_axis": r"\bleft(?:ward)? axis\b",
-    "right_axis": r"\bright(?:ward)? axis\b",
-    "regular": r"(?<!ir)(?<!ir-)\bregular (?:rhythm|rr|r-r|intervals|ventricular)\b"
-    r"|\brr intervals? (?:is |are )?(?:regular|constant)",
-    "normal_ecg": r"\bnormal ecg\b",
-    "st_elevation": r"\bst(?:[ -]segment)?[ -]elevations?\b|\belevated st\b"
-    r"|\bst(?:[ -]segment)?s? (?:is |are )?elevated",
-    "isoelectric_st": r"\bisoelectric st\b|\bnormal st\b|\bst(?:[ -]segment)? (?:is )?isoelectric",
-    "normal_voltage": r"\bnormal (?:qrs )?voltage",
-}
-_CLAIM_PATTERNS = {name: re.compile(pattern) for name, pattern in _CLAIMS.items()}
-_CLAUSE = re.compile(r"[.;,]|\b(?:but|with|and)\b")
-_DENIES = re.compile(r"\b(?:no|not|without|absen\w+|lack\w*|loss of|never|nor|rather than)\b")
-_DENIAL = frozenset({"no_p"})
 
 # Finding -> what may not be said beside it. "pr": no PR interval can be measured at all.
 # "qtc_word": RR intervals vary too much for one strip's corrected QT to be called anything.
@@ -123,21 +87,143 @@ _FORBIDDEN: dict[str, frozenset[str]] = {
     "high_qrs_voltage": frozenset({"normal_voltage"}),
 }
 # Statement -> what its own description may not say, though other findings of the ECG may.
-_OUTSIDE: dict[str, frozenset[str]] = {
-    **dict.fromkeys(
+_SINUS = ("sinus_rhythm", "sinus_bradycardia", "sinus_tachycardia", "sinus_arrhythmia")
+_RAISED = (
+    "st_elevation", "early_repolarization", "pericarditis", "brugada_pattern",
+    "ventricular_aneurysm", "right_ventricular_infarction",
+)  # fmt: skip
+_PACED = tuple(name for name in _FORBIDDEN if name.endswith("paced_rhythm"))
+_LEFT_BLOCKS = ("left_bundle_branch_block", "incomplete_left_bundle_branch_block")
+_RIGHT_BLOCKS = ("right_bundle_branch_block", "incomplete_right_bundle_branch_block")
+_PREMATURE = tuple(name for name in _FORBIDDEN if name.startswith("premature_"))
+_ESCAPES = tuple(f"{place}_escape_complexes" for place in ("atrial", "junctional", "ventricular"))
+_LARGE = (
+    "left_ventricular_hypertrophy", "right_ventricular_hypertrophy", "biventricular_hypertrophy",
+    "ventricular_hypertrophy", "voltage_criteria_for_left_ventricular_hypertrophy",
+    "high_qrs_voltage",
+)  # fmt: skip
+_FAST_ONES = (
+    "sinus_tachycardia", "tachycardia", "supraventricular_tachycardia", "atrial_tachycardia",
+    "ventricular_tachycardia", "wide_qrs_tachycardia", "junctional_tachycardia",
+    "multifocal_atrial_tachycardia", "torsades_de_pointes", "ventricular_flutter",
+    "ventricular_fibrillation",
+)  # fmt: skip
+_P_CHANGES = (
+    "left_atrial_enlargement", "right_atrial_enlargement", "biatrial_enlargement",
+    "atrial_enlargement", "interatrial_block", "tall_p_waves", "wide_p_waves",
+    "p_wave_abnormality", "abnormal_p_axis",
+)  # fmt: skip
+_OUTSIDE_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
         (
-            "st_depression", "st_abnormality", "st_t_abnormality", "t_wave_abnormality",
-            "t_wave_inversion", "low_t_wave_amplitude", "ischemia", "subendocardial_injury",
-            "digitalis_effect", "electrolyte_or_drug_effect", "hypokalemia", "prominent_u_waves",
-            "left_ventricular_strain", "left_ventricular_hypertrophy", "poor_r_wave_progression",
+            "st_depression",
+            "st_abnormality",
+            "st_t_abnormality",
+            "t_wave_abnormality",
+            "t_wave_inversion",
+            "low_t_wave_amplitude",
+            "ischemia",
+            "subendocardial_injury",
+            "digitalis_effect",
+            "electrolyte_or_drug_effect",
+            "hypokalemia",
+            "prominent_u_waves",
+            "left_ventricular_strain",
+            "left_ventricular_hypertrophy",
+            "poor_r_wave_progression",
+            "non_st_elevation_myocardial_infarction",
+            "old infarct",
         ),
-        frozenset({"st_elevation"}),
+        "st_elevation",
     ),
-    **dict.fromkeys(
-        ("sinus_rhythm", "sinus_bradycardia", "sinus_tachycardia", "sinus_arrhythmia"),
-        frozenset({"no_p", "wide_qrs", "long_pr", "long_qtc", "st_elevation"}),
+    (_SINUS, "no_p wide_qrs long_pr long_qtc st_elevation flutter_waves dissociated"),
+    (("sinus_rhythm",), "irregular fast_rate slow_rate"),
+    (("sinus_bradycardia", "bradycardia"), "fast_rate normal_rate irregular"),
+    (_FAST_ONES, "slow_rate normal_rate"),
+    (("atrial_fibrillation",), "p_waves flutter_waves all_conducted"),
+    (("ventricular_fibrillation",), "p_waves all_conducted normal_rate"),
+    (("atrial_flutter",), "p_waves all_conducted"),
+    (("third_degree_av_block", "av_dissociation"), "all_conducted associated"),
+    (("mobitz_i_av_block",), "all_conducted associated"),
+    (("mobitz_ii_av_block", "second_degree_av_block", "high_degree_av_block"), "all_conducted"),
+    (("regular_rhythm",), "irregular"),
+    (("junctional_rhythm", "supraventricular_tachycardia", "junctional_tachycardia"), "wide_qrs"),
+    (("idioventricular_rhythm",), "fast_rate"),
+    ((*_PREMATURE,), "late_beats"),
+    (("premature_ventricular_complexes", "ventricular_escape_complexes"), "normal_qrs"),
+    (_ESCAPES, "early_beats"),
+    (_LEFT_BLOCKS, "rsr_in_v1"),
+    (_RIGHT_BLOCKS, "broad_r_lateral"),
+    (_LARGE, "low_voltage normal_voltage"),
+    (("right_ventricular_hypertrophy",), "left_axis normal_axis"),
+    (("low_qrs_voltage",), "high_voltage"),
+    (_P_CHANGES, "no_p p_before_each_qrs"),
+    (("left_axis_deviation",), "qrs_negative_in_i"),
+    (("right_axis_deviation",), "qrs_positive_in_i"),
+    (("t_wave_inversion", "left_ventricular_strain", "right_ventricular_strain"), "tall_t"),
+    (("low_t_wave_amplitude",), "tall_t"),
+    (("tall_t_waves", "hyperkalemia"), "flat_t inverted_t"),
+    (("hypokalemia",), "tall_t"),
+    (("wolff_parkinson_white",), "normal_qrs"),
+    (("ischemia", "injury", "subendocardial_injury", *_RAISED), "isoelectric_st"),
+)
+_OUTSIDE = {
+    name: frozenset(
+        claim for names, claims in _OUTSIDE_ROWS if name in names for claim in claims.split()
+    )
+    for names, _ in _OUTSIDE_ROWS
+    for name in names
+}
+# Statement -> the claims that make it: denying one denies the finding.
+_MADE_OF_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (_SINUS, "p_waves"),
+    ((*_RAISED, "acute infarct"), "st_elevation"),
+    (("old infarct", "abnormal_q_waves"), "q_waves"),
+    (("st_depression", "subendocardial_injury"), "st_depression"),
+    (("t_wave_inversion",), "inverted_t"),
+    (("low_t_wave_amplitude",), "flat_t"),
+    (("tall_t_waves", "hyperkalemia"), "tall_t"),
+    (("atrial_fibrillation", "irregular_rhythm", "multifocal_atrial_tachycardia"), "irregular"),
+    (("regular_rhythm",), "regular"),
+    (("atrial_flutter",), "flutter_waves"),
+    (_PACED, "spikes"),
+    ((*_FAST_ONES,), "fast_rate"),
+    (("sinus_bradycardia", "bradycardia"), "slow_rate"),
+    (("first_degree_av_block", "prolonged_pr"), "long_pr"),
+    (("short_pr",), "short_pr"),
+    (("wolff_parkinson_white",), "delta_wave short_pr"),
+    (("third_degree_av_block", "av_dissociation"), "dissociated"),
+    (
+        (
+            "left_bundle_branch_block", "right_bundle_branch_block", "bundle_branch_block",
+            "intraventricular_conduction_delay", "wide_qrs", "ventricular_tachycardia",
+            "wide_qrs_tachycardia", "idioventricular_rhythm", "premature_ventricular_complexes",
+            "bifascicular_block", "trifascicular_block", "ventricular_escape_complexes",
+        ),
+        "wide_qrs",
     ),
-}  # fmt: skip
+    (_PREMATURE, "early_beats"),
+    (("prolonged_qt",), "long_qtc"),
+    (("short_qt",), "short_qtc"),
+    (("left_axis_deviation", "left_anterior_fascicular_block"), "left_axis"),
+    (("right_axis_deviation", "left_posterior_fascicular_block"), "right_axis"),
+    (_LARGE, "high_voltage"),
+    (("low_qrs_voltage",), "low_voltage"),
+)  # fmt: skip
+_MADE_OF = {
+    name: frozenset(
+        claim for names, claims in _MADE_OF_ROWS if name in names for claim in claims.split()
+    )
+    for names, _ in _MADE_OF_ROWS
+    for name in names
+}
+# The reverse of a claim stands only beside the claim: depression, as the mirror of elevation.
+_ONLY_BESIDE = {
+    "st_elevation": "st_depression",
+    "inverted_t": "upright_t",
+    "flat_t": "upright_t",
+    "left_axis": "right_axis",
+}
 # Beside these alone an ECG may be called normal.
 _NORMAL_FINDINGS = frozenset({"sinus_rhythm", "sinus_arrhythmia"})
 
@@ -147,22 +233,7 @@ def claims_of(text: str) -> frozenset[str]:
 
     What a clause denies ("no P waves before the QRS") is not asserted.
     """
-    lowered = text.casefold()
-    return frozenset(
-        name
-        for name, pattern in _CLAIM_PATTERNS.items()
-        if any(
-            name in _DENIAL or not _is_denied(lowered, match.start())
-            for match in pattern.finditer(lowered)
-        )
-    )
-
-
-def _is_denied(text: str, position: int) -> bool:
-    clause = 0
-    for end in _CLAUSE.finditer(text, 0, position):
-        clause = end.end()
-    return _DENIES.search(text, clause, position) is not None
+    return claims_and_denials(text)[0]
 
 
 @lru_cache(maxsize=16384)
@@ -177,7 +248,36 @@ def forbidden_claims(findings: tuple[str, ...]) -> frozenset[str]:
     return frozenset(forbidden)
 
 
-def contradictions(text: str, concept: str) -> frozenset[str]:
-    """What a description of one concept asserts and must not."""
-    outside = _OUTSIDE.get(split_concept(concept)[0], frozenset())
-    return claims_of(text) & (forbidden_claims((concept,)) | outside)
+def contradictions(text: str, concept: str, acuity: str | None = None) -> frozenset[str]:
+    """What a description of one concept asserts and must not, or denies and must not ("not ...").
+
+    Args:
+        text: the description.
+        concept: what it describes, with its wall.
+        acuity: how old it is; an infarct is another thing to see while it is acute.
+    """
+    base, walls = split_concept(concept)
+    kind = _KIND_OF_INFARCT.get(acuity or "", "old infarct")
+    kinds = (base, kind) if base == "myocardial_infarction" else (base,)
+    asserted, denied = claims_and_denials(text)
+    # V1 to V3 see the posterior wall from behind, with every sign reversed.
+    is_mirrored = "posterior" in walls
+    made_of = set[str]() if is_mirrored else _rows(_MADE_OF, kinds)
+    forbidden = set(forbidden_claims((concept,))) | _rows(_OUTSIDE, kinds)
+    if base not in _NORMAL_FINDINGS:
+        forbidden.add("nothing_abnormal")
+    if is_mirrored:
+        forbidden -= {"tall_t", "upright_t"}
+    clash = asserted & forbidden
+    clash |= {
+        _ONLY_BESIDE[claim] for claim in made_of - asserted if claim in _ONLY_BESIDE
+    } & asserted
+    return frozenset(clash | {f"not {claim}" for claim in made_of & denied - asserted})
+
+
+_KIND_OF_INFARCT = {"acute": "acute infarct", "recent": "acute infarct"}
+_KIND_OF_INFARCT |= {"possibly_acute": "infarct of any age"}
+
+
+def _rows(table: dict[str, frozenset[str]], names: tuple[str, ...]) -> set[str]:
+    return {claim for name in names for claim in table.get(name, ())}
