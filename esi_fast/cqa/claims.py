@@ -70,13 +70,16 @@ _CLAIMS = {
     "no_p": r"\b(?:no|absent|without) (?:\w+ )?p[ -]waves?\b"
     r"|\bp[ -]waves? (?:are |is )?(?:entirely |completely )?(?:absent|missing|lost"
     r"|not (?:seen|present|visible))",
-    "all_conducted": rf"\b(?:every|each|all)(?: of)?(?: the)? {_P} (?:(?:is|are) )?(?:\w+ly )?"
+    "all_conducted": rf"\b(?:every|each|all)(?: of)?(?: the)? (?:{_P}|atrial \w+) (?:(?:is"
+    rf"|are) )?(?:\w+ly )?"
     rf"(?:conduct\w*|followed by|leads? to|reach\w*|captur\w*|gives? rise|produc\w*|passes|pass"
     rf"|(?:has|have) (?:a|its|their) (?:\w+ )?(?:qrs|complex))"
     r"|\b(?:av |atrioventricular )conduction (?:is )?(?:\w+ly )?(?:intact|normal|preserved"
     r"|undisturbed)"
     r"|\b(?:normal|intact|undisturbed) (?:av |atrioventricular )conduction"
     r"|\b1:1 (?:av |atrioventricular )?(?:conduction|relationship|association)",
+    "none_blocked": r"\b(?:no|none of the|not one|never a) (?:p(?:[ -]waves?)?|atrial impulses?) "
+    r"(?:(?:is|are|being|gets|goes) )?(?:\w+ly )?(?:blocked|dropped|lost|nonconducted|unconducted)",
     "normal_pr": _said(_PR, *_NORMAL),
     "long_pr": _said(_PR, *_LONG),
     "short_pr": _said(_PR, *_SHORT),
@@ -94,6 +97,8 @@ _CLAIMS = {
     )
     + r"|(?<!ir)(?<!ir-)\bregular (?:rhythm|rr|r-r|intervals|ventricular)\b"
     r"|\b(?:evenly|equally|regularly) spaced (?:qrs|beats|(?:ventricular )?complexes)",
+    "even_distances": r"\b(?:equal|even|regular|constant|identical) (?:distances?|intervals?"
+    r"|spacing)\b",
     "irregular": _said(
         _RHYTHM, "irregular(?:ly irregular)?", "uneven", "chaotic", "erratic", "random"
     ),
@@ -102,7 +107,8 @@ _CLAIMS = {
     r"|unremarkable)\b",
     "nothing_abnormal": r"\bno (?:\w+ )?(?:abnormalit\w+|abnormal findings?)\b|\bnothing abnormal\b"
     r"|\bno (?:sign|evidence)s? of (?:disease|abnormalit\w+|any)",
-    "st_elevation": r"\bst(?:[ -]segments?)?[ -]elevations?\b|\belevat\w+ (?:of (?:the )?)?st\b"
+    "st_elevation": r"\bst(?:[ -]segments?)? (?:\w+ ){1,2}elevations?\b|"
+    r"\bst(?:[ -]segments?)?[ -]elevations?\b|\belevat\w+ (?:of (?:the )?)?st\b"
     + "|"
     + _said(_ST, "elevated", "raised", "above the baseline", "lifted"),
     "st_depression": r"\bst(?:[ -]segments?)?[ -](?:depressions?|lowering)\b"
@@ -167,21 +173,27 @@ _NOT_DENIED = re.compile(
     r"\b(?:cannot|can not|not) (?:be )?(?:\w+ly )?(?:rule out|ruled out|exclude|excluded)\b"
     r"|\bno longer\b(?= than)"
 )
+# Where a wave is seen does not part it from what is said of it.
+_LEAD = r"(?:leads? )?(?:av[rlf]|v[1-6]|i{1,3})"
+_PLACE = re.compile(
+    rf" (?:in|of|over|across) {_LEAD}(?:(?:,| and| or| to|-)+ ?{_LEAD})*"
+    r"(?= (?:is|are|appears?|looks?|remains?|seems?|stays?)\b)"
+)
 _DENIES_AFTER = re.compile(
     r"^[ ]?(?:(?!or\b)[\w-]+ ){0,4}?(?:(?:is|are|was|were|being|can"
     r"|could) (?:\w+ly )?)?(?:not(?! only| confined"
     r"| limited| restricted| always| the same)|cannot|absent|missing|lacking|lost|invisible"
     r"|replaced"
-    r"|never|no longer|hidden|unclear|dissociated|indiscernible|unrecogni\w+|indistinct|excluded"
+    r"|never|no longer|hidden|unclear|indiscernible|unrecogni\w+|indistinct|excluded"
     r"|isn't|aren't|doesn't|don't|resolved|gone)\b"
 )
-_DENIAL = frozenset({"no_p", "nothing_abnormal"})
+_DENIAL = frozenset({"no_p", "none_blocked", "nothing_abnormal"})
 
 
 @lru_cache(maxsize=4096)
 def claims_and_denials(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """What a text asserts, and what it denies."""
-    lowered = _NOT_DENIED.sub(" ", text.casefold())
+    lowered = _PLACE.sub("", _NOT_DENIED.sub(" ", text.casefold()))
     asserted, denied = set[str](), set[str]()
     for name, pattern in _CLAIM_PATTERNS.items():
         for match in pattern.finditer(lowered):

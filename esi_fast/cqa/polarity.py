@@ -140,12 +140,15 @@ _OUTSIDE_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sinus_rhythm",), "irregular fast_rate slow_rate"),
     (("sinus_bradycardia", "bradycardia"), "fast_rate normal_rate irregular"),
     (_FAST_ONES, "slow_rate normal_rate"),
-    (("atrial_fibrillation",), "p_waves flutter_waves all_conducted"),
+    (("atrial_fibrillation",), "p_waves flutter_waves all_conducted none_blocked even_distances"),
     (("ventricular_fibrillation",), "p_waves all_conducted normal_rate"),
     (("atrial_flutter",), "p_waves all_conducted"),
-    (("third_degree_av_block", "av_dissociation"), "all_conducted associated"),
-    (("mobitz_i_av_block",), "all_conducted associated"),
-    (("mobitz_ii_av_block", "second_degree_av_block", "high_degree_av_block"), "all_conducted"),
+    (("third_degree_av_block", "av_dissociation"), "all_conducted none_blocked associated"),
+    (("mobitz_i_av_block",), "all_conducted none_blocked associated"),
+    (
+        ("mobitz_ii_av_block", "second_degree_av_block", "high_degree_av_block"),
+        "all_conducted none_blocked",
+    ),
     (("regular_rhythm",), "irregular"),
     (("junctional_rhythm", "supraventricular_tachycardia", "junctional_tachycardia"), "wide_qrs"),
     (("idioventricular_rhythm",), "fast_rate"),
@@ -165,7 +168,7 @@ _OUTSIDE_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("tall_t_waves", "hyperkalemia"), "flat_t inverted_t"),
     (("hypokalemia",), "tall_t"),
     (("wolff_parkinson_white",), "normal_qrs"),
-    (("ischemia", "injury", "subendocardial_injury", *_RAISED), "isoelectric_st"),
+    (("ischemia", "injury", "subendocardial_injury", "acute infarct", *_RAISED), "isoelectric_st"),
 )
 _OUTSIDE = {
     name: frozenset(
