@@ -117,11 +117,11 @@ def test_a_dictionary_is_written_whole(root: Path, tmp_path: Path) -> None:
         assert forbidden not in out.read_text()
     assert len(CaptionDictionary.load(out)) == len(rows)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cqa.checks.csv",
         "cqa.jsonl",
-        "cqa.jsonl.checks.csv",
         "tree",
     ]
-    with (tmp_path / "cqa.jsonl.checks.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "cqa.checks.csv").open(encoding="utf-8", newline="") as file:
         counts = list(csv.DictReader(file))
     assert [row["check"] for row in counts] == list(CHECKS)
     described = sum(bool(row["text"]) for row in rows)
@@ -328,12 +328,13 @@ def test_overwrite_replaces_every_file_and_a_link_stays_one(root: Path, tmp_path
 
 def test_files_of_two_names_of_one_stem_do_not_meet(root: Path, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", REPORTS)
-    for name in ("a.jsonl", "a.b", "a"):
+    for name in ("a.jsonl", "a.b"):
         assert run(root, "--records", tree, "--out", tmp_path / name).returncode == 0
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {
-        "tree", "a.jsonl", "a.b", "a", "a.jsonl.checks.csv", "a.b.checks.csv", "a.checks.csv",
-    }  # fmt: skip
+    assert names == {"tree", "a.jsonl", "a.b", "a.checks.csv", "a.b.checks.csv"}
+    # The one pair of names that shares them is refused.
+    done = run(root, "--records", tree, "--out", tmp_path / "a")
+    refused(done, 2, "a.checks.csv exists; --overwrite replaces it")
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ class Target:
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """A file beside another, under its whole name, so that no two files share one."""
-    return out.parent / f"{out.name}{suffix}"
+    """A file beside another, under its name without .jsonl: those of a.b and a.jsonl differ."""
+    return out.parent / f"{out.name.removesuffix('.jsonl')}{suffix}"
 
 
 def targets_of(
