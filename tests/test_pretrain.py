@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,98 +13,35 @@ from pathlib import Path
 
 import pytest
 import torch
-from shard_tree import build
+from pretrain_runs import (
+    STEPS,
+    checkpoints,
+    command,
+    environment,
+    losses,
+    make_recipe,
+    make_shards,
+    pretrain,
+)
 
-from esi_fast.cqa.generate import describe_reports
 from esi_fast.models.esi import ESI
-from esi_fast.signal.catalogues import open_catalogue
-from esi_fast.signal.simulate_tree import write_tree
-
-STEPS = 8
-RECIPE = """
-[model]
-encoder = "convnextv2_zepto"
-drop_path = 0.1
-embed_dim = 32
-max_tokens = 24
-text_model = "bert:32x1x300"
-decoder_dim = 32
-decoder_layers = 1
-
-[data]
-batch_size = 4
-
-[optim]
-lr = 1e-3
-warmup_epochs = 0.1
-
-[train]
-epochs = {epochs}
-log_every = 1
-save_every = 3
-"""
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pretrain")
-    write_tree(folder / "records", 60, seed=7, fs=250, duration=5)
-    catalogue = open_catalogue(folder / "records")
-    lines = [line for entry in catalogue for line in entry.statements]
-    build(
-        catalogue,
-        folder / "shards",
-        fs=100,
-        duration=5.0,
-        captions=describe_reports([line] for line in lines),
-    )
-    return folder / "shards"
+    return make_shards(tmp_path_factory.mktemp("pretrain"))
 
 
 @pytest.fixture(scope="module")
 def recipe(shards: Path) -> Path:
-    records = json.loads((shards / "index.json").read_text())["counts"]["train"]
-    path = shards.parent / "recipe.toml"
-    path.write_text(RECIPE.format(epochs=STEPS / (records // 8)))
-    return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def command(root: Path, *arguments: str | Path, launcher: str = "deepspeed") -> list[str]:
-    tool = [str(root / "tools" / "pretrain.py"), *map(str, arguments)]
-    if launcher == "python":
-        return [sys.executable, *tool]
-    address = ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    program = Path(sys.executable).with_name("deepspeed")
-    return [str(program), "--num_accelerators", "2", *address, *tool]
-
-
-def environment() -> dict[str, str]:
-    # No compiler may be needed: DeepSpeed must not build an op behind the user's back.
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    settings = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CXX": "/nonexistent"}
-    return os.environ | settings | {"PATH": path}
-
-
-def losses(run: Path) -> dict[int, tuple[float, float]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: (line["contrastive"], line["captioning"]) for line in lines}
+    return make_recipe(shards)
 
 
 @pytest.fixture(scope="module")
 def finished(shards: Path, recipe: Path, root: Path) -> Path:
     run = shards.parent / "run"
-    done = subprocess.run(
-        command(root, "--recipe", recipe, "--data.shards", shards, "--out", run),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=240,
+    done = pretrain(
+        root, "--recipe", recipe, "--data.shards", shards, "--out", run, "--profile", "2:3"
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return run
@@ -118,10 +54,28 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     steps = losses(finished)
     assert list(steps) == list(range(1, STEPS + 1))
     assert "eta" in (finished / "log.txt").read_text()
-    checkpoints = sorted(path.name for path in (finished / "checkpoints").glob("step-*"))
-    assert checkpoints == ["step-00000006", "step-00000008"]
     last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
-    assert {"lr", "samples_per_s", "data_wait", "logit_scale"} <= set(last)
+    assert {"lr", "samples_per_s", "data_wait", "logit_scale", "tokens_per_s", "memory_gib"} <= (
+        set(last)
+    )
+    assert 0 < last["padding"] < 1
+    assert list((finished / "tensorboard").glob("events.*"))
+    trace = json.loads((finished / "profile-2-3.json").read_text())
+    assert trace["traceEvents"]
+    assert "Self CPU" in (finished / "profile-2-3.txt").read_text()
+
+
+@pytest.mark.dist
+def test_it_is_validated_and_the_best_checkpoint_stays(finished: Path) -> None:
+    lines = [json.loads(line) for line in (finished / "validation.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8]
+    names = {"loss", "contrastive", "captioning", "ecg_to_text_recall@10", "text_to_ecg_recall@1"}
+    for line in lines:
+        assert names <= set(line)
+        assert line["loss"] == pytest.approx(line["contrastive"] + line["captioning"])
+    best = min(lines, key=lambda line: line["loss"])["step"]
+    assert (finished / "checkpoints" / "best").read_text() == f"step-{best:08d}"
+    assert checkpoints(finished) == sorted({"step-00000006", "step-00000008", f"step-{best:08d}"})
 
 
 @pytest.mark.dist
@@ -148,22 +102,11 @@ def test_killed_and_resumed_it_takes_the_same_steps(
     process.wait()
     assert len(losses(run)) < STEPS
 
-    refused = subprocess.run(
-        command(root, *arguments, launcher="python"),
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
+    refused = pretrain(root, *arguments, launcher="python")
     assert refused.returncode == 2
     assert f"run folder {run} exists" in refused.stderr
 
-    done = subprocess.run(
-        command(root, *arguments, "--resume", "latest"),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=240,
-    )
+    done = pretrain(root, *arguments, "--resume", "latest")
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(run) == losses(finished)
 
@@ -202,13 +145,7 @@ def test_the_export_loads_without_deepspeed(finished: Path, root: Path) -> None:
 def test_plain_python_needs_no_launcher(shards: Path, recipe: Path, root: Path) -> None:
     run = shards.parent / "alone"
     arguments = ("--recipe", recipe, "--data.shards", shards, "--out", run, "--train.epochs", "0.2")
-    done = subprocess.run(
-        command(root, *arguments, launcher="python"),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=240,
-    )
+    done = pretrain(root, *arguments, launcher="python")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(losses(run)) >= 1
 
@@ -224,12 +161,9 @@ def test_parts_and_recomputation_change_no_loss(shards: Path, recipe: Path, root
         "sigmoid": ("--train.contrast", "sigmoid", "--model.pooling", "attention"),
     }.items():
         run = shards.parent / f"of_{name}"
-        done = subprocess.run(
-            command(
-                root, "--recipe", recipe, "--data.shards", shards, "--out", run,
-                "--model.drop-path", "0", "--train.epochs", "0.3", *flags, launcher="python",
-            ),
-            capture_output=True, text=True, env=environment(), timeout=240,
+        done = pretrain(
+            root, "--recipe", recipe, "--data.shards", shards, "--out", run,
+            "--model.drop-path", "0", "--train.epochs", "0.3", *flags, launcher="python",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         runs[name] = losses(run)
@@ -254,7 +188,7 @@ def test_what_cannot_work_is_refused_in_a_line(
     arguments: list[str], message: str, shards: Path, root: Path, tmp_path: Path
 ) -> None:
     filled = [item.format(tmp=tmp_path, shards=shards) for item in arguments]
-    done = subprocess.run(command(root, *filled, launcher="python"), capture_output=True, text=True)
+    done = pretrain(root, *filled, launcher="python")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

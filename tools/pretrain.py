@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from esi_fast.cli import UsageError, run
-from esi_fast.config import parse_pretrain, to_toml
+from esi_fast.config import Invocation, parse_pretrain, to_toml
 from esi_fast.pretrain.start import (
     ARCHITECTURE,
     ENVIRONMENT,
@@ -39,10 +39,17 @@ def main(argv: list[str]) -> int:
 
             print(describe_run(invocation))
         return 0
-    profiled = profiled_steps(invocation.profile)
     if is_first:
         check_folders(invocation)
 
+    from esi_fast.training.distributed import lost_ranks_are_named
+
+    with lost_ranks_are_named():
+        pretrain(invocation, profiled_steps(invocation.profile), is_first=is_first)
+    return 0
+
+
+def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: bool) -> None:
     import torch
 
     on_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
@@ -208,7 +215,6 @@ def main(argv: list[str]) -> int:
         log.say(f"done: {out} (export it with tools/export {out} --out DIR)")
     log.close()
     distributed.shut_down()
-    return 0
 
 
 def report_skipped(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,6 +65,26 @@ def shut_down() -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+@contextmanager
+def lost_ranks_are_named() -> Iterator[None]:
+    """Say in one line that another rank is gone, in place of what the transport makes of it.
+
+    Raises:
+        ConnectionError: a collective has failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo has no type of its own for it.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).rpartition("] ")[2].partition(". ")[0]
+        raise ConnectionError(
+            f"rank {rank()} has lost another rank, which tells why or was killed ({reason}): "
+            "--resume latest goes on from the last checkpoint"
+        ) from error
 
 
 def mean_over_ranks(values: Mapping[str, Tensor]) -> dict[str, float]:
