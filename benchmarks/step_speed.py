@@ -93,9 +93,9 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """How it stands to bar and aim; empty where nothing was found or wanted."""
+        """How it stands to bar and aim; empty where nothing was measured or wanted."""
         value = self.ours if self.quantity.startswith("MFU") else self.ratio
-        if self.bar is None or self.aim is None or math.isnan(value):
+        if self.kind != "measured" or self.bar is None or self.aim is None or math.isnan(value):
             return ""
         sign = -1 if "memory" in self.quantity else 1
         if sign * value < sign * self.bar:
