@@ -64,8 +64,9 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
     from esi_fast.models.esi import ESI
     from esi_fast.pretrain import parts
     from esi_fast.pretrain.profiling import Profile
+    from esi_fast.pretrain.sizes import sizes_of
     from esi_fast.pretrain.step import take_step
-    from esi_fast.pretrain.watch import Totals, monitor, work_of
+    from esi_fast.pretrain.watch import Totals, monitor, peak_flops
     from esi_fast.training import checkpoint, distributed, environment, optim, runlog, stopping
 
     distributed.start(deepspeed, on_gpu=on_gpu)
@@ -139,13 +140,14 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
         partial_recipe.rename(out / RECIPE)
         environment.write(out / ENVIRONMENT, world_size)
 
-    work = work_of(invocation, model, world_size, device)
+    records = world_size * invocation.data.batch_size
     log = runlog.RunLog(
         out,
         total_steps,
         first_step=step,
         active=is_first,
-        work=work,
+        records=records,
+        peak_flops=peak_flops(device, world_size),
         monitor=monitor(monitor_config(invocation, out)),
     )
     log.say(
@@ -156,7 +158,9 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
         + (f", continuing after step {step}" if step else "")
     )
     skipped: dict[str, str] = {}
-    stop, watch, totals = stopping.StopRequest(device), stopping.FiniteWatch(), Totals(device)
+    stop, watch = stopping.StopRequest(device), stopping.FiniteWatch()
+    sizes = sizes_of(invocation, model.config, model.text_config)
+    totals = Totals(device, sizes, records)
     name_of = str if shards is None else shards.key
     profile = Profile(out, *profiled, active=is_first)
     save = partial(checkpoint.save, engine, out, keep=train.keep_checkpoints)
@@ -177,7 +181,7 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
             step += 1
             profile.after(step)
             watch.note(step, loss, batch["row"])
-            totals.add(batch["attention_mask"])
+            totals.add(batch["attention_mask"], batch["text_mask"])
             is_stopped = stop.agreed()
             is_last = is_stopped or step == total_steps
             is_validated = validation is not None and (
@@ -194,7 +198,7 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
                 log.step(
                     step,
                     {**means, "lr": learning_rate, "logit_scale": logit_scale.item()},
-                    tokens=totals.take(),
+                    **asdict(totals.take()),
                     wait_s=loader.wait_s,
                     memory_bytes=totals.memory_bytes(),
                 )

@@ -15,9 +15,10 @@ from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.tar_stream import is_remote
 from esi_fast.data.tokens import CaptionTokens
 from esi_fast.leads import STANDARD_LEADS
-from esi_fast.models.esi import ESI, ESIConfig
+from esi_fast.models.esi import ESI
+from esi_fast.pretrain.sizes import architecture, num_heads
 from esi_fast.pretrain.validation import Validation
-from esi_fast.recipe_rules import small_bert_sizes
+from esi_fast.recipe_rules import lora_rank, small_bert_sizes
 from esi_fast.training import distributed
 
 T = TypeVar("T")
@@ -113,19 +114,7 @@ def build_model(
 ) -> ESI:
     """The model of a recipe, with fresh or pretrained text weights."""
     recipe = invocation.model
-    config = ESIConfig(
-        encoder=recipe.encoder,
-        fs=fs,
-        num_samples=num_samples,
-        drop_path=recipe.drop_path,
-        embed_dim=recipe.embed_dim,
-        max_tokens=recipe.max_tokens,
-        decoder_dim=recipe.decoder_dim,
-        decoder_layers=recipe.decoder_layers,
-        decoder_heads=num_heads(recipe.decoder_dim),
-        pooling=recipe.pooling,
-        contrast="sigmoid" if invocation.train.contrast == "sigmoid" else "softmax",
-    )
+    config = architecture(invocation, fs, num_samples)
     if not recipe.text_model.startswith("bert:"):
         return ESI.from_text_model(config, recipe.text_model)
     assert shards is not None, "check_folders wants a text model for streams"
@@ -138,11 +127,6 @@ def build_model(
         layers=layers,
         heads=num_heads(hidden),
     )
-
-
-def num_heads(width: int) -> int:
-    """Heads of 64, or of 16 where there is not the width for several of them."""
-    return width // 64 if width % 64 == 0 and width > 64 else width // 16
 
 
 def captions_to_learn(shards: ShardSet, *, skip: bool) -> list[str]:
@@ -161,6 +145,8 @@ def choose_trained(invocation: Invocation, model: ESI) -> None:
     """Freeze, adapt and recompute as the recipe says; before the optimiser is made."""
     if invocation.model.text_mode == "frozen":
         model.text.freeze()
+    if rank := lora_rank(invocation.model.text_mode):
+        model.text.add_adapters(rank)
     if invocation.train.checkpoint_activations:
         model.checkpoint_activations()
 

@@ -4,42 +4,77 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from esi_fast.pretrain.estimate import PEAK_FLOPS_PER_S
+from esi_fast.pretrain.flops import flops_per_step
+from esi_fast.pretrain.sizes import Sizes
 from esi_fast.training.distributed import all_sum
-from esi_fast.training.runlog import Event, StepWork
+from esi_fast.training.runlog import Event
 
-if TYPE_CHECKING:
-    from esi_fast.config import Invocation
-    from esi_fast.models.esi import ESI
+# Dense bf16 operations a second, by a part of the device's name: NVIDIA's data sheets.
+_PEAK_FLOPS = {
+    "H200": PEAK_FLOPS_PER_S,
+    "H100 80GB HBM3": PEAK_FLOPS_PER_S,
+    "A100": 312e12,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What all ranks did since the last look: caption tokens, their places, and operations."""
+
+    tokens: float
+    places: float
+    flops: float
 
 
 class Totals:
-    """Caption tokens and their places since the last look; nothing waits for the device."""
+    """Tokens since the last look; nothing waits for the device until then.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums = torch.zeros(2, device=device)
+    Args:
+        device: where the masks are.
+        sizes: of the model, for its operations.
+        records: of a step over all ranks.
+    """
 
-    def add(self, attention_mask_BN: Tensor) -> None:
-        """A batch of captions."""
+    def __init__(self, device: torch.device, sizes: Sizes, records: int) -> None:
+        self._device, self._sizes, self._records = device, sizes, records
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._steps = 0
+
+    def add(self, attention_mask_BN: Tensor, text_mask_BN: Tensor) -> None:
+        """The captions and contrastive texts of a step."""
         self._sums[0] += attention_mask_BN.sum()
         self._sums[1] += attention_mask_BN.numel()
+        self._sums[2] += text_mask_BN.sum()
+        self._steps += 1
 
-    def take(self) -> tuple[float, float]:
-        """Real tokens and places of all ranks, and begin anew."""
-        tokens, places = all_sum(self._sums).tolist()
+    def take(self) -> Taken:
+        """What was done, and begin anew."""
+        tokens, places, text_tokens = all_sum(self._sums).tolist()
+        flops = flops_per_step(self._sizes, self._steps * self._records, tokens, text_tokens)
         self._sums.zero_()
-        return tokens, places
+        self._steps = 0
+        return Taken(tokens, places, flops)
 
     def memory_bytes(self) -> int:
         """The most that was held so far: of the GPU, or of this process."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak_flops(device: torch.device, world_size: int) -> float:
+    """What all devices together can do in a second, in bf16; 0 for those not known here."""
+    if device.type != "cuda":
+        return 0.0
+    name = torch.cuda.get_device_name(device)
+    return world_size * next((peak for part, peak in _PEAK_FLOPS.items() if part in name), 0.0)
 
 
 def monitor(config: dict[str, Any]) -> Callable[[list[Event]], object]:
@@ -49,8 +84,3 @@ def monitor(config: dict[str, Any]) -> Callable[[list[Event]], object]:
 
     write: Callable[[list[Event]], object] = MonitorMaster(get_monitor_config(config)).write_events
     return write
-
-
-def work_of(invocation: Invocation, model: ESI, world_size: int, device: torch.device) -> StepWork:
-    """What a step does over all ranks."""
-    return StepWork(world_size * invocation.data.batch_size)

@@ -171,8 +171,15 @@ def load_weights(run: Path, which: str = LATEST) -> tuple[dict[str, torch.Tensor
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     tag = resolve(run, which)
+    folder = run / FOLDER / tag
+    weights: dict[str, torch.Tensor] = {}
     try:
-        weights = get_fp32_state_dict_from_zero_checkpoint(str(run / FOLDER), tag=tag)
+        if any(folder.glob("*zero_pp_rank_*_optim_states.pt")):
+            weights |= get_fp32_state_dict_from_zero_checkpoint(str(run / FOLDER), tag=tag)
+        # ZeRO-0 keeps all weights here, and ZeRO-1 those that are not trained.
+        if (whole := folder / "mp_rank_00_model_states.pt").is_file():
+            module = torch.load(whole, map_location="cpu", weights_only=False)["module"]
+            weights |= {name: value for name, value in module.items() if name not in weights}
     except _DAMAGE as error:
         raise _damaged(run, tag, error) from error
-    return {name: value.clone() for name, value in weights.items()}, tag
+    return {name: value.float().clone() for name, value in weights.items()}, tag

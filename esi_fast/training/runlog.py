@@ -9,7 +9,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -31,21 +30,6 @@ METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 Event = tuple[str, float, int]
 
 
-@dataclass(frozen=True, slots=True)
-class StepWork:
-    """What one step does, over all ranks: for rates.
-
-    Attributes:
-        samples: records.
-        flops: floating-point operations; 0 where they were not counted.
-        peak_flops: what all devices together could do in a second; 0 where that is not known.
-    """
-
-    samples: int
-    flops: float = 0.0
-    peak_flops: float = 0.0
-
-
 class RunLog:
     """The log of rank 0; on the others it does nothing.
 
@@ -55,7 +39,8 @@ class RunLog:
         first_step: the step that a resumed run starts from; later lines of an earlier attempt are
             dropped, because they will be made again.
         active: whether this is rank 0.
-        work: of a step.
+        records: of a step, over all ranks.
+        peak_flops: what all devices together could do in a second; 0 where that is not known.
         monitor: is given every metric as an event too; None gives it to nobody.
     """
 
@@ -66,12 +51,13 @@ class RunLog:
         *,
         first_step: int,
         active: bool,
-        work: StepWork,
+        records: int,
+        peak_flops: float = 0.0,
         monitor: Callable[[list[Event]], object] | None = None,
     ) -> None:
         self.total_steps = total_steps
         self.active = active
-        self._work, self._monitor = work, monitor
+        self._records, self._peak_flops, self._monitor = records, peak_flops, monitor
         self._first_step = first_step
         self._timed_from: tuple[int, float] | None = None
         self._last = (first_step, time.perf_counter(), 0.0)
@@ -93,7 +79,9 @@ class RunLog:
         step: int,
         metrics: Mapping[str, float],
         *,
-        tokens: tuple[float, float],
+        tokens: float,
+        places: float,
+        flops: float,
         wait_s: float,
         memory_bytes: int,
     ) -> None:
@@ -102,8 +90,9 @@ class RunLog:
         Args:
             step: steps done.
             metrics: ``loss`` and its parts, ``lr``, ...: numbers only.
-            tokens: caption tokens since the last call over all ranks, and how many of their places
-                there were, padding included.
+            tokens: of captions since the last call, over all ranks.
+            places: of tokens, padding included.
+            flops: floating-point operations since the last call, over all ranks.
             wait_s: seconds this rank has waited for data since the run began.
             memory_bytes: the most that this rank has held so far.
         """
@@ -114,19 +103,18 @@ class RunLog:
         self._last = (step, now, wait_s)
         elapsed = max(now - last_time, 1e-9)
         seconds_per_step = elapsed / max(step - last_step, 1)
-        real, places = tokens
         record = {
             "step": step,
             **metrics,
             "step_ms": 1000 * seconds_per_step,
-            "samples_per_s": self._work.samples / seconds_per_step,
-            "tokens_per_s": real / elapsed,
-            "padding": 1 - real / max(places, 1),
+            "samples_per_s": self._records / seconds_per_step,
+            "tokens_per_s": tokens / elapsed,
+            "padding": 1 - tokens / max(places, 1),
             "data_wait": min(1.0, (wait_s - last_wait) / elapsed),
             "memory_gib": memory_bytes / 2**30,
         }
-        if self._work.flops and self._work.peak_flops:
-            record["mfu"] = self._work.flops / seconds_per_step / self._work.peak_flops
+        if self._peak_flops:
+            record["mfu"] = flops / elapsed / self._peak_flops
         self._write(METRICS, {**record, "time": time.time()}, "train")
         eta = (self.total_steps - step) * self._seconds_per_step(step, now, seconds_per_step)
         mfu = f"MFU {record['mfu']:.0%} | " if "mfu" in record else ""
