@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 import string
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -349,3 +351,14 @@ def test_captions_longer_than_the_text_encoder_reads() -> None:
     recipe = read("--recipe=base", "--out=x", "--model.max-tokens=600")
     with pytest.raises(UsageError, match="max_tokens is 600; the text encoder has 512"):
         estimate(recipe, world_size=1, fs=500.0, num_samples=5000, num_records=1000)
+
+
+def test_the_readmes_table_is_what_a_dry_run_says(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    rows = re.findall(r"\| `(\w+)` \| ([\d.]+) M \| (\d+) GFLOP \|", readme)
+    assert {name for name, _, _ in rows} == {"atto", "base", "large", "paper"}
+    for name, parameters, flops in rows:
+        recipe = parse_pretrain(["--recipe", name, "--dry-run"])
+        run = estimate(recipe, world_size=1, fs=500.0, num_samples=5000, num_records=800_035)
+        total = sum(count.total for count in run.parameters.values())
+        assert (f"{total / 1e6:.1f}", f"{run.flops_per_record / 1e9:.0f}") == (parameters, flops)

@@ -50,6 +50,10 @@ REWRITTEN = tuple(
             "cannot be ruled out",
         ),
         (
+            rf"(?:difficult|hard|impossible|not possible) to {_SMALL}(?:rule out|exclude)(?= ,|$)",
+            "cannot be ruled out",
+        ),
+        (
             rf"(?:(?:does|do|did|can|could|would) not|cannot|(?:unable|not able|fails?|difficult"
             rf"|hard|impossible|not possible|needs?|have|has) to) {_SMALL}(?:rule out|exclude)",
             "cannot rule out",
@@ -88,6 +92,7 @@ _CUES = {
         r"(?:histor(?:y|ies)|f?hx|pmhx?|h o)(?: (?:of|for|with))?"
         rf"|(?<!no )(?:clinical )?indications?(?: (?:for|of))?(?: (?:this )?{_ECG})?"
         rf"|reason for (?:the )?(?:test|visit|referral|{_ECG})|refer(?:red|ral) (?:for|with)"
+        r"|(?:evaluate|assess|check|test|look(?:ing)?|search(?:ing)?|watch(?:ing)?) for"
         r"|comparison|screen(?:ing|ed)?(?: (?:test|ecg))?(?: for)?|status post|s p"
         r"|(?:evaluation|work ?up|follow ?up|monitoring|concern|request\w*) (?:for|of)"
         r"(?![^,]* (?:limited|difficult|impossible|unreliable|not|hampered|compromised|precluded))"
