@@ -143,3 +143,11 @@ def test_a_finding_that_is_named_and_seen_is_never_refused(hedge: str) -> None:
         words = f"{hedge}{age}{display_name(passage.metadata['concept'])}"
         given = Allowed(normalize(words)[0], (passage.text,), frozenset(passage.metadata["leads"]))
         assert run_checks(f"{words} in its usual form.", given) == {}
+
+
+def test_what_the_ventricles_do_is_no_ventricular_rhythm() -> None:
+    (statement,) = normalize("Atrial fibrillation")
+    given = Allowed(statement, (), frozenset())
+    told = "No P waves are seen and the ventricular rhythm is irregular."
+    assert "diagnoses" not in run_checks(told, given)
+    assert "diagnoses" in run_checks("A ventricular rhythm without P waves.", given)

@@ -22,6 +22,8 @@ from esi_fast.cqa.statements import NOT_FINDINGS, Statement, normalize
 from esi_fast.leads import STANDARD_LEADS
 
 MIN_WORDS, MAX_WORDS = 3, 60
+# What the ventricles do in any rhythm, which is no ventricular rhythm.
+_VENTRICLES = re.compile(r"\bthe ventricular (?:rhythm|rate|response)\b", re.IGNORECASE)
 # A run of as many words that a text shares with a passage is a copy.
 COPIED_WORDS = 12
 
@@ -170,7 +172,7 @@ def check_diagnoses(text: str, allowed: Allowed) -> str:
     supported = {statement.base, *allowed.mentions}
     if statement.cause:
         supported |= _concepts_in(statement.cause)
-    for sentence in _SENTENCE.split(text):
+    for sentence in _SENTENCE.split(_VENTRICLES.sub("the ventricles", text)):
         for found in normalize(sentence):
             # What a finding is put down to is a diagnosis too.
             diagnoses = {found.base} if found.is_finding else set()
