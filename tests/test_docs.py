@@ -125,6 +125,21 @@ def test_the_retrievers_figures_are_those_of_the_committed_run() -> None:
         assert f" | {' | '.join(cells)} | {float(many['recall_at_10']):.3f} |\n" in README
 
 
+def test_the_steps_figures_are_those_of_the_committed_run() -> None:
+    with (ROOT / "benchmarks" / "step.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    by_name = {(row["quantity"], row["work"]): row for row in rows}
+    row = by_name["ECGs a second of CPU time", "step, demo"]
+    ratio, low, high = (float(row[name]) for name in ("ratio", "ratio_min", "ratio_max"))
+    assert (
+        f"{ratio:.2f} times as many ECGs a\nsecond of CPU time ({low:.2f} .. {high:.2f})" in README
+    )
+    row = by_name["peak memory, GiB", "step, base"]
+    assert f"{float(row['ours']):.1f} GiB and {float(row['plain']):.1f} GiB" in README
+    assert row["kind"] == "computed"
+    assert {row["kind"] for row in rows if row["device"] == "GPU"} == {"not measured"}
+
+
 def test_the_shares_in_the_readme_are_those_of_the_committed_sweep() -> None:
     with (ROOT / "benchmarks" / "kernel_tiles.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
