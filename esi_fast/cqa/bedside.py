@@ -47,13 +47,13 @@ _CARE = (
     r"|should(?! (?:rise|grow|be (?:seen|upright|positive|negative))\b)|ought to|must be (?:treated"
     r"|given|seen|started|corrected|excluded|ruled)|it is important|be careful|beware|caution"
 )
+# Both are for texts in lower case.
 ADVICE = re.compile(
     rf"\b(?:{_CARE}|{_TREATMENTS})\b"
     rf"|(?:^|[.;:!,] *(?:and |then |so |now )?|\b(?:to|should|must|then|please|let us|do not"
     rf"|don't|may"
     rf"|can|now) )(?:{_ORDERS}) (?!in\b|on\b|with\b|from\b|behind\b|into\b|of\b|as\b|at\b|before\b"
     rf"|after\b|right\b|late\b|early\b)",
-    re.IGNORECASE,
 )
 # Diseases and states of the body that the concept table does not hold; the endings stand for more.
 DISEASE = re.compile(

@@ -210,7 +210,7 @@ def check_advice(text: str, allowed: Allowed) -> str:
     name = display_name(allowed.statement.concept)
     own = " ".join((name, allowed.statement.raw, *allowed.passages)).casefold()
     device = "pacemaker" in text.casefold() and "pacemaker" not in own
-    return _holds(ADVICE, text) or ("holds 'pacemaker'" if device else "")
+    return _holds(ADVICE, text.casefold()) or ("holds 'pacemaker'" if device else "")
 
 
 def check_reference(text: str, allowed: Allowed) -> str:

@@ -159,6 +159,20 @@ _CLAIMS = {
     r"(?: (?:qrs|complex\w*|r|deflection\w*))? in (?:leads? )?(?:i|one)\b",
 }
 _CLAIM_PATTERNS = {name: re.compile(pattern) for name, pattern in _CLAIMS.items()}
+# The words without which a claim is not made: a text that lacks them need not be searched for it.
+_NEEDED = {
+    **dict.fromkeys(("normal_pr", "long_pr", "short_pr"), re.compile(r"\bpr\b|p-r")),
+    **dict.fromkeys(("normal_qtc", "long_qtc", "short_qtc"), re.compile("q-?t")),
+    **dict.fromkeys(("normal_axis", "left_axis", "right_axis"), re.compile("axis")),
+    **dict.fromkeys(("fast_rate", "slow_rate", "normal_rate"), re.compile("rate|rhythm|success")),
+    **dict.fromkeys(("normal_voltage",), re.compile("volt|ampl")),
+    **dict.fromkeys(("normal_qrs", "wide_qrs"), re.compile("qrs|complex")),
+    **dict.fromkeys(("st_elevation", "st_depression", "isoelectric_st"), re.compile(r"\bst\b")),
+    **dict.fromkeys(("inverted_t", "upright_t", "flat_t", "tall_t"), re.compile(r"\bt\b")),
+    **dict.fromkeys(
+        ("regular", "irregular"), re.compile("regular|even|const|equal|chao|err|rand|unvary")
+    ),
+}
 _CLAUSE = re.compile(
     r"[.;,:]|\b(?:but|with|and|while|whereas|although|yet|so|beside|over|against)\b"
 )
@@ -196,6 +210,8 @@ def claims_and_denials(text: str) -> tuple[frozenset[str], frozenset[str]]:
     lowered = _PLACE.sub("", _NOT_DENIED.sub(" ", text.casefold()))
     asserted, denied = set[str](), set[str]()
     for name, pattern in _CLAIM_PATTERNS.items():
+        if name in _NEEDED and not _NEEDED[name].search(lowered):
+            continue
         for match in pattern.finditer(lowered):
             is_denied = name not in _DENIAL and _is_denied(lowered, match.start(), match.end())
             (denied if is_denied else asserted).add(name)

@@ -109,6 +109,8 @@ _IN_WORDS = re.compile(
     rf"(?:{_COUNT}|hundred|thousand)(?: point(?: (?:{_COUNT}))+)?(?: and an? (?:{_PART}))?)\b"
     rf"(?:(?: of)? an?(?= (?:{_UNIT})(?!\w)))?"
 )
+# A text without these has no quantity.
+_HAS_NUMBER = re.compile(rf"(?<![^\W_])\d|[^\x00-\x7f]|\b(?:{_COUNT}|hundred|thousand|{_PART})")
 _UNIT_NEXT = re.compile(rf"[ -](?![svhg]\b|degree\b)(?:{_UNIT})(?!\w)")
 _RANGE_NEXT = re.compile(
     rf" or (?:{_MORE}|{_LESS}) (?:{_UNIT})(?!\w)"
@@ -150,6 +152,8 @@ def quantities(text: str) -> frozenset[Quantity]:
 
     The ends of a range bound it: "120 to 200 ms" is at least 120 ms and at most 200 ms.
     """
+    if not _HAS_NUMBER.search(text.casefold()):
+        return frozenset()
     text = _in_figures(text)
     found: list[Quantity] = []
     end, starts_range = 0, False
