@@ -58,7 +58,7 @@ def test_a_run_leaves_what_it_promises(finished: Path) -> None:
     assert {"lr", "samples_per_s", "data_wait", "logit_scale", "tokens_per_s", "memory_gib"} <= (
         set(last)
     )
-    assert 0 < last["padding"] < 1
+    assert 0 <= last["padding"] < 1  # captions are cut to 24 tokens, so that most are as long
     assert list((finished / "tensorboard").glob("events.*"))
     trace = json.loads((finished / "profile-2-3.json").read_text())
     assert trace["traceEvents"]
