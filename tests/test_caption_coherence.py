@@ -23,7 +23,7 @@ def certainties(*lines: str) -> dict[str, str]:
 
 def test_the_tables_name_concepts_that_exist() -> None:
     named = {base for group in coherence._EXCLUDES for side in group for base in side}
-    named |= set(coherence._VALUES) | coherence._MINOR
+    named |= set(coherence._VALUES) | set(coherence._ABSENT) | coherence._MINOR
     assert named <= set(concepts())
 
 
@@ -132,6 +132,15 @@ def test_otherwise_normal_is_said_beside_minor_findings_only(lines: list[str], k
         (["Normal ECG"], {"pr": 206.0}, "ong"),
         (["Normal ECG"], {"qtc_bazett": 470.0}, "ong"),
         (["Normal axis"], {"qrs_axis": 150.0}, "150"),
+        (["Sinus rhythm", "No prolonged QT"], {"qtc_bazett": 560.0}, "560"),
+        (["Sinus rhythm", "No first degree AV block"], {"pr": 280.0}, "280"),
+        (["No left axis deviation"], {"qrs_axis": -70.0}, "70"),
+        (["No bradycardia or tachycardia"], {"heart_rate": 35.0}, "35"),
+        (["Complete heart block"], {"heart_rate": 110.0}, "110"),
+        (["Extreme axis deviation"], {"qrs_axis": 0.0}, "degrees"),
+        (["Torsades de pointes"], {"heart_rate": 60.0}, "60"),
+        (["Sinus rhythm"], {"heart_rate": 380.0}, "380"),
+        (["Sinus rhythm"], {"heart_rate": 200.0, "pr": 580.0, "qrs": 310.0}, "ms"),
     ],
 )
 def test_a_value_that_the_findings_exclude_is_left_out(
@@ -176,6 +185,11 @@ NAMES = (
     "Called Dr Y 12-03",
     "Maria Garcia, Room B",
     "Unusual deflections, discussed with Wolff",
+    "Mark White",
+    "May Long",
+    "Young / Short",
+    "Waves as per White",
+    "Unusual wave, Peak Lead",
 )
 
 

@@ -25,6 +25,8 @@ _LEFT_BLOCK = ("left_bundle_branch_block", "incomplete_left_bundle_branch_block"
 _EXCLUDES = (
     (_SINUS, ("atrial_fibrillation", "atrial_flutter", "multifocal_atrial_tachycardia")),
     (_SINUS, _NO_RHYTHM),
+    (("sinus_bradycardia", "bradycardia"), ("supraventricular_tachycardia",)),
+    (("mobitz_i_av_block", "mobitz_ii_av_block"), ("first_degree_av_block",)),
     (("atrial_fibrillation", "atrial_flutter"), (*_FIXED_PR, *_NO_RHYTHM)),
     (("atrial_fibrillation",), ("mobitz_i_av_block", "mobitz_ii_av_block")),
     (("atrial_fibrillation",), ("multifocal_atrial_tachycardia", "regular_rhythm")),
@@ -76,6 +78,7 @@ _SLOW, _FAST = (0.0, 66.0), (92.0, _INF)
 _LEFTWARD, _RIGHTWARD = (-110.0, -15.0), (75.0, 180.0)
 _WIDE, _NARROWER = (110.0, _INF), (0.0, 128.0)
 _VALUES: dict[str, Ranges] = {
+    "sinus_rhythm": {"heart_rate": (20.0, 220.0)},
     "sinus_bradycardia": {"heart_rate": _SLOW},
     "bradycardia": {"heart_rate": _SLOW},
     "sinus_tachycardia": {"heart_rate": _FAST},
@@ -85,7 +88,7 @@ _VALUES: dict[str, Ranges] = {
     "multifocal_atrial_tachycardia": {"heart_rate": _FAST, "pr": _NEVER},
     "ventricular_tachycardia": {"heart_rate": _FAST, "qrs": _WIDE},
     "wide_qrs_tachycardia": {"heart_rate": _FAST, "qrs": _WIDE},
-    "torsades_de_pointes": {"qrs": _NEVER, "qtc": _NEVER, "qrs_axis": _NEVER},
+    "torsades_de_pointes": {"heart_rate": _FAST, "qrs": _NEVER, "qtc": _NEVER, "qrs_axis": _NEVER},
     **dict.fromkeys(
         _NO_RHYTHM,
         dict.fromkeys(("heart_rate", "pr", "qrs", "qtc", "qrs_axis"), _NEVER),
@@ -112,6 +115,10 @@ _VALUES: dict[str, Ranges] = {
     "vertical_axis": {"qrs_axis": (45.0, 115.0)},
     "horizontal_axis": {"qrs_axis": (-45.0, 50.0)},
     "indeterminate_axis": {"qrs_axis": _NEVER},
+    "extreme_axis_deviation": {"qrs_axis": (-180.0, -80.0)},
+    "third_degree_av_block": {"heart_rate": (0.0, 80.0)},
+    "idioventricular_rhythm": {"heart_rate": (0.0, 130.0), "qrs": _WIDE},
+    "sinus_pause": {"heart_rate": (0.0, 150.0)},
     "normal_axis": {"qrs_axis": (-40.0, 105.0)},
     # with some slack, what an ECG called normal may measure
     "normal_ecg": {
@@ -122,6 +129,21 @@ _VALUES: dict[str, Ranges] = {
         "qrs_axis": (-40.0, 105.0),
     },
 }  # fmt: skip
+# Denied finding -> the values that go with its absence.
+_ABSENT: dict[str, Ranges] = {
+    "prolonged_qt": {"qtc": (0.0, 475.0)},
+    "short_qt": {"qtc": (340.0, _INF)},
+    "first_degree_av_block": {"pr": (0.0, 212.0)},
+    "prolonged_pr": {"pr": (0.0, 212.0)},
+    "short_pr": {"pr": (108.0, _INF)},
+    "left_axis_deviation": {"qrs_axis": (-40.0, 180.0)},
+    "right_axis_deviation": {"qrs_axis": (-180.0, 105.0)},
+    "bradycardia": {"heart_rate": (48.0, _INF)},
+    "sinus_bradycardia": {"heart_rate": (48.0, _INF)},
+    "tachycardia": {"heart_rate": (0.0, 110.0)},
+    "sinus_tachycardia": {"heart_rate": (0.0, 110.0)},
+    "wide_qrs": {"qrs": (0.0, 128.0)},
+}
 _RATE_RESPONSE: dict[str, Ranges] = {
     "rapid": {"heart_rate": (90.0, _INF)},
     "slow": {"heart_rate": (0.0, 72.0)},
@@ -181,6 +203,7 @@ def value_ranges(said: Iterable[Statement], is_normal: bool) -> Ranges:
         if not one.negated and one.certainty in _ASSERTED and one.base in _VALUES
     ]
     limits = [_VALUES[one.base] for one in asserted if one.base != "normal_ecg"]
+    limits += [_ABSENT[one.base] for one in said if one.negated and one.base in _ABSENT]
     limits += [_RATE_RESPONSE.get(one.rate_response or "", {}) for one in said if one.is_finding]
     if is_normal:
         limits.append(_VALUES["normal_ecg"])

@@ -43,6 +43,29 @@ def _words(pattern: str) -> re.Pattern[str]:
 REWRITTEN = tuple(
     (_words(pattern), words)
     for pattern, words in (
+        # what sounds like a denial and is none
+        (r"(?:no|without|beyond)(?: (?:a|any))? doubt|not only", " "),
+        (r"limited to", "in"),
+        (
+            r"(?:is |was |were )?(?:not|never|absent) (?:(?:present|seen|noted|there|evident) )?"
+            rf"(?:(?:on|in|at) (?:the )?{_EARLIER} (?:{_ECG})|previously|before|earlier)",
+            ", new",
+        ),
+        (
+            r"no(?: \w+)? (?:abnormality|finding|change|arrhythmia|abnormal finding) ?"
+            r"(?:, )?(?:other than|than|besides|but|save)(?: for)?",
+            ",",
+        ),
+        (r"([^,]+?) (?:is )?a possibility", r"possible \1"),
+        (r"([^,]+?) (?:should|must|may) be considered", r"consider \1"),
+        (
+            r"no (?:new )?acute (?:(?:ecg|ischemic|st|st t) )?"
+            r"(?:change|process|finding|abnormality|disease)(?= ,|$)",
+            ",",
+        ),
+        (r"without (?:an? )?(?:rapid|slow) ventricular (?:response|rate)", ","),
+        (r"acute on (?:chronic|old)", "acute"),
+        (r"([^,]+?)(?<! has)(?<! have)(?<! been) replaced(?! by| with)(?= )", r"\1 , no"),
         # neither excluded nor found
         (
             rf"{_SMALL}(?:not|cannot|could not|should|must|(?:needs?|has|have|remains?) to) "
@@ -126,7 +149,7 @@ _CUES = {
     "unless": r"unless",
     # it is not there; it follows, or stands before, or either
     "no": (
-        r"(?:free|devoid) (?:of|from)"
+        r"(?:free|devoid) (?:of|from)|(?:little|scant|minimal|scarce) evidence (?:of|for)"
         r"|(?:insufficient|inadequate|not enough|no|lack of|lacks|not sufficient)"
         r" (?:voltage |ecg )?(?:evidence|criteria|support|grounds?|sign|signs)"
         r"(?: (?:for|of|to (?:suggest|support|diagnose|indicate)))?"
@@ -183,5 +206,6 @@ UNREAD = _words(
     r"|resolved|disappeared|vanished|ceased|stopped|subsided|terminated|conver\w+|cardiover\w+"
     r"|pseudo\w*|mimic\w*|simulat\w*|resembl\w*|masks?|masked|masking|obscur\w+|preclud\w+|hidden"
     r"|false\w*|spurious\w*|errone\w*|retract\w*|withdrawn|overcall\w*|misread|incorrect\w*"
-    r"|wrong\w*|reason|refer\w*"
+    r"|wrong\w*|reason|refer\w*|cancel\w*|disregard\w*|void(?:ed)?|disagree\w*|actually"
+    r"|correction|corrected|ablat\w+|treat\w*"
 )

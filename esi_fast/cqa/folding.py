@@ -12,6 +12,8 @@ _TABLE = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding
 _WORDS: dict[str, str] = _TABLE["written"]
 # Words that carry no finding.
 FILLER = frozenset(_TABLE["filler"].split())
+# Words that are surnames or given names too.
+NAMES = frozenset(_TABLE["names"].split())
 # Of a longer line only this much is read: no device prints such, and reading stays fast.
 _MAX_CHARACTERS = 500
 

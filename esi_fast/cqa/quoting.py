@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 
 from esi_fast.cqa.concepts import WALLS_OF_WORD, concept_words
-from esi_fast.cqa.folding import FILLER
+from esi_fast.cqa.folding import FILLER, NAMES
 from esi_fast.cqa.knowledge import passages
 from esi_fast.cqa.reading import Statement
 from esi_fast.leads import canonical_lead
@@ -33,12 +33,19 @@ def may_be_quoted(statement: Statement) -> bool:
     line = statement.raw
     if statement.kind != "unknown" or _DIGITS.search(line) or _PERSON.search(line):
         return False
-    return all(_is_known(word.casefold()) for word in _WORD.findall(line))
+    words = _WORD.findall(line)
+    # Amid a sentence a capital begins a name, or is an abbreviation or a lead.
+    named = any(word.istitle() and len(word) > 1 and not _is_lead(word) for word in words[1:])
+    return not named and all(_is_known(word.casefold()) for word in words)
+
+
+def _is_lead(word: str) -> bool:
+    return canonical_lead(word) is not None
 
 
 def _is_known(word: str) -> bool:
     known = _vocabulary()
-    return word in known or word.removesuffix("s") in known or canonical_lead(word) is not None
+    return word in known or word.removesuffix("s") in known or _is_lead(word)
 
 
 @lru_cache(maxsize=1)
@@ -47,4 +54,4 @@ def _vocabulary() -> frozenset[str]:
     words = set(FILLER) | concept_words() | set(WALLS_OF_WORD)
     for passage in passages():
         words |= {word for word in _WORD.findall(passage.text) if word.islower()}
-    return frozenset(words)
+    return frozenset(words - NAMES)

@@ -14,6 +14,8 @@ _PLAUSIBLE = {
     "qtc_fridericia": (200.0, 800.0),
     "qrs_axis": (-180.0, 360.0),
 }
+# Of the interval from beat to beat; the PR may reach back into the beat before.
+_MOST_OF_A_BEAT = {"pr": 0.9, "qrs": 0.7}
 # Upper limits of a normal QTc, ms: Rautaharju et al., AHA/ACCF/HRS 2009, part IV.
 _LONG_QTC = {"male": 450, "female": 460, None: 460}
 _SHORT_QTC = 390
@@ -27,7 +29,8 @@ def plausible(measurements: Mapping[str, float | None]) -> dict[str, int]:
     """The values that captions may tell, whole: heart_rate, pr, qrs, qtc and qrs_axis.
 
     The axis lies above -180 and up to 180 degrees. What is absent, None or implausible is left
-    out; of two QTc values Bazett's is taken.
+    out, and so is a PR or QRS that fills the time from beat to beat; of two QTc values Bazett's
+    is taken.
 
     Raises:
         ValueError: a value is no number.
@@ -43,6 +46,11 @@ def plausible(measurements: Mapping[str, float | None]) -> dict[str, int]:
         if low <= number <= high:
             # Rounded first: "QTc 450 ms" must not be called by the word of 449.6.
             value.setdefault("qtc" if name.startswith("qtc") else name, round(number))
+    # No beat is longer than the time to the next one.
+    if "heart_rate" in value:
+        for name in ("pr", "qrs"):
+            if value.get(name, 0) * value["heart_rate"] > 60_000 * _MOST_OF_A_BEAT[name]:
+                del value[name]
     if "qrs_axis" in value:
         value["qrs_axis"] = 180 - (180 - value["qrs_axis"]) % 360
     return value

@@ -48,12 +48,13 @@ NOTICE_TO_END = re.compile(
     r"|(?:no|cannot) (?:further )?(?:ecg )?(?:rhythm )?(?:analysis|interpretation)"
     r"|(?:further )?(?:analysis|interpretation) (?:is |was )?not (?:attempted|performed|possible)"
     r"|(?<![a-z] )not analy[sz]\w*|since (?:the )?(?:last|previous|prior|ecg|tracing)"
-    r"|no (?:previous|prior) (?:ecg|tracing|record)\w*|no significant change|change from"
-    r"|no change (?:from|since)"
+    r"|no significant change|change from|no change (?:from|since)"
     r"|unable to (?:analy|interpret)|cited on or before|unchanged (?:from|since|compared)"
     r"|(?:similar to|same as|as|also|again|still) (?:(?:seen|noted|present|was) )?(?:(?:on|in) )?"
     r"(?:the )?(?:previous|prior|last|earlier)(?: (?:ecg|tracing|record|study|one)\w*)?(?= ,|$)"
     r")(?!\w).*$"
+    # this one ends with its clause
+    r"|\bno (?:previous|prior) (?:ecg|tracing|record)\w*[^,]*"
 )
 # What a refusal gives as its reason is stated by it.
 REASON = re.compile(r"\b(?:due to|because of|in (?:the )?presence of)(?: the)? (.*)$")
@@ -95,6 +96,7 @@ CERTAINTY = _table(
     r"|(?:is )?not (?:excluded|ruled out)",
     consider=r"consider(?:ed)?",
     possible=r"possibl[ey]|possibility of|suspect(?:ed)?|suggest(?:s|ive|ing)?(?: of)?|may be"
+    r"|suspicious (?:for|of)|suspicion of|worrisome for|concern(?:ing)? for"
     r"|may represent|might be|might represent|could be|questionable|presumably|versus|\?",
     probable=r"probabl[ey]|likely|presumed|compatible with|consistent with",
     borderline=r"borderline|minimal criteria",
