@@ -26,7 +26,7 @@ FILE_ORDER = (*STANDARD_LEADS[:4], "aVF", "aVL", *STANDARD_LEADS[6:])
 REPORTS = (
     ("Sinus rhythm", "Normal ECG"),
     ("Atrial fibrillation", "Left axis deviation"),
-    ("Sinus bradycardia", "Left bundle branch block"),
+    ("Sinus rhythm", "Left bundle branch block"),
 )
 SETTINGS = {
     "fs": FS,
