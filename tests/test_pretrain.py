@@ -182,6 +182,7 @@ def test_parts_and_recomputation_change_no_loss(shards: Path, recipe: Path, root
         (["--out", "{tmp}/run", "--data.shards", "{tmp}"], "is not a finished shard folder"),
         (["--out", "{tmp}", "--resume", "latest", "--data.shards", "{shards}"], "not a run folder"),
         (["--out", "{tmp}/run", "--recipe", "nothing"], "recipe nothing does not exist"),
+        (["--out", "{tmp}/run", "--data.shards", "{shards}", "--profile", "3"], "give FIRST:LAST"),
     ],
 )
 def test_what_cannot_work_is_refused_in_a_line(

@@ -24,7 +24,7 @@ from pretrain_runs import (
 )
 
 from esi_fast.models.esi import ESI
-from esi_fast.training.checkpoint import load_weights
+from esi_fast.training.checkpoint import load_weights, made_by
 
 pytestmark = pytest.mark.dist
 
@@ -121,6 +121,16 @@ def test_a_lost_rank_ends_the_others(start, shards: Path, recipe: Path) -> None:
     assert not alive
 
 
+def test_a_checkpoint_that_does_not_say_who_made_it_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    folder.mkdir(parents=True)
+    for text in (None, "", "{}", '{"processes": "x", "records": 1}'):
+        if text is not None:
+            (folder / "made_by.json").write_text(text)
+        with pytest.raises(ValueError, match="checkpoint step-00000001 was made by an earlier"):
+            made_by(tmp_path, "step-00000001")
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_names_its_records(
     shards: Path, recipe: Path, root: Path
 ) -> None:
@@ -157,6 +167,11 @@ def test_another_number_of_processes_goes_on_and_a_full_disk_spoils_nothing(
     refused = pretrain(root, *longer, launcher="python")
     assert refused.returncode == 2
     assert "with --data.batch-size 8 on each of 1" in refused.stderr
+
+    # What made the checkpoint counts, not what has last tried to go on from it.
+    environment_file = json.loads((run / "env.json").read_text())
+    (run / "env.json").write_text(json.dumps(environment_file | {"world_size": 1}))
+    assert made_by(run, checkpoints(run)[-1]) == (2, 8)
 
     before = checkpoints(run)
     limited = ["bash", "-c", 'ulimit -f 40; exec "$@"', "bash"]  # blocks of 1024 bytes

@@ -39,13 +39,14 @@ def main(argv: list[str]) -> int:
 
             print(describe_run(invocation))
         return 0
+    profiled = profiled_steps(invocation.profile)
     if is_first:
         check_folders(invocation)
 
     from esi_fast.training.distributed import lost_ranks_are_named
 
     with lost_ranks_are_named():
-        pretrain(invocation, profiled_steps(invocation.profile), is_first=is_first)
+        pretrain(invocation, profiled, is_first=is_first)
     return 0
 
 
@@ -115,7 +116,8 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
     config = deepspeed_config(invocation, on_gpu=on_gpu)
     if invocation.resume is not None:
         tag = name = checkpoint.resolve(out, invocation.resume)
-        if is_converted(invocation, world_size):
+        made_by = checkpoint.made_by(out, tag)
+        if is_converted(made_by, world_size, invocation.data.batch_size):
             name = checkpoint.convert(out, tag)
             config["checkpoint"] = {"load_universal": True}
     engine, *_ = deepspeed.initialize(
@@ -163,7 +165,7 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
     totals = Totals(device, sizes, records)
     name_of = str if shards is None else shards.key
     profile = Profile(out, *profiled, active=is_first)
-    save = partial(checkpoint.save, engine, out, keep=train.keep_checkpoints)
+    save = partial(checkpoint.save, engine, out, records=records, keep=train.keep_checkpoints)
     is_stopped = False
     engine.train()
     while step < total_steps and not is_stopped:

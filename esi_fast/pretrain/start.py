@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from esi_fast.cli import UsageError
-from esi_fast.config import Invocation, saved_recipe
+from esi_fast.config import Invocation
 from esi_fast.data.tar_stream import is_remote
 
 # In the run folder: configurations and tokenizer; the resolved recipe, written when all is ready.
@@ -26,25 +26,25 @@ def profiled_steps(text: str | None) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def is_converted(invocation: Invocation, world_size: int) -> bool:
-    """Whether a resumed run has another number of processes than before.
+def is_converted(made_by: tuple[int, int], world_size: int, batch_size: int) -> bool:
+    """Whether a run is resumed with another number of processes than its checkpoint was made by.
+
+    Args:
+        made_by: processes and records of a step, as `esi_fast.training.checkpoint.made_by` says.
+        world_size: processes now.
+        batch_size: records a step on each of them.
 
     Raises:
         UsageError: a step over all processes would have another number of records.
     """
-    from esi_fast.training import environment  # torch, which a check of the folders does without
-
-    out = invocation.out
-    before = environment.world_size_of(out / ENVIRONMENT)
-    records = before * saved_recipe(out).data.batch_size
-    now = world_size * invocation.data.batch_size
-    if now != records:
-        hint = f"with {before} processes"
+    before, records = made_by
+    if (now := world_size * batch_size) != records:
+        hint = f"with {before} processes of {records // before}"
         if records % world_size == 0:
             hint += f", or with --data.batch-size {records // world_size} on each of {world_size}"
         raise UsageError(
             f"--resume: a step of this run has {records} records, and {world_size} processes of "
-            f"{invocation.data.batch_size} make {now}: resume {hint}"
+            f"{batch_size} make {now}: resume {hint}"
         )
     return before != world_size
 

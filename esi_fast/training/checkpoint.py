@@ -6,6 +6,7 @@ finished it. ``RUN/checkpoints/latest`` names the last one, ``best`` the one tha
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -16,10 +17,12 @@ from typing import Any
 
 import torch
 
-from esi_fast.training.distributed import rank, wait_for_all
+from esi_fast.training.distributed import rank, wait_for_all, world_size
 
 FOLDER = "checkpoints"
 LATEST, BEST = "latest", "best"
+# In a checkpoint: by how many processes it was made, and of how many records a step of it is.
+_MADE_BY = "made_by.json"
 # Lets DeepSpeed's converter read it: the optimiser's parts become independent of the ranks.
 _CONVERTIBLE = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.4}}
 
@@ -30,10 +33,20 @@ def save(
     step: int,
     client_state: dict[str, Any],
     *,
+    records: int,
     keep: int,
     is_best: bool = False,
 ) -> None:
     """Save on every rank; rank 0 then names it, points to it and keeps ``keep`` and the best.
+
+    Args:
+        engine: DeepSpeed's.
+        run: the run folder.
+        step: steps done.
+        client_state: what `load` gives back.
+        records: of a step, over all ranks.
+        keep: how many of the last checkpoints stay.
+        is_best: whether ``best`` points to this one from now on.
 
     Raises:
         OSError: it could not be written; the checkpoints before it are untouched.
@@ -55,6 +68,8 @@ def save(
         ) from error
     wait_for_all()
     if rank() == 0:
+        made_by = {"processes": world_size(), "records": records}
+        (folder / partial / _MADE_BY).write_text(json.dumps(made_by))
         (folder / partial).rename(folder / name)
         for pointer in (LATEST, BEST) if is_best else (LATEST,):
             _point(folder / pointer, name)
@@ -114,6 +129,23 @@ def resolve(run: Path, which: str) -> str:
 
 def _listed(tags: list[str]) -> str:
     return ", ".join(tags) or "none"
+
+
+def made_by(run: Path, tag: str) -> tuple[int, int]:
+    """How many processes made a checkpoint, and the records of a step over all of them.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    path = run / FOLDER / tag / _MADE_BY
+    try:
+        content = json.loads(path.read_text())
+        return int(content["processes"]), int(content["records"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} is missing or damaged: checkpoint {tag} was made by an earlier version, or "
+            "not copied whole; resume from another one, or begin a new run"
+        ) from None
 
 
 # What torch and DeepSpeed raise for files that are cut short or not theirs.

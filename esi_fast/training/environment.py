@@ -29,11 +29,6 @@ def write(path: Path, world_size: int) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def world_size_of(path: Path) -> int:
-    """How many processes the run of this ``env.json`` was made by."""
-    return int(json.loads(path.read_text())["world_size"])
-
-
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
