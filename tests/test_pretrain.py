@@ -167,6 +167,13 @@ def test_parts_and_recomputation_change_no_loss(shards: Path, recipe: Path, root
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         runs[name] = losses(run)
+    validated = {
+        name: json.loads((shards.parent / f"of_{name}" / "validation.jsonl").read_text())
+        for name in runs
+    }
+    # Validation has the recipe's own loss.
+    assert validated["sigmoid"]["contrastive"] > 2 * validated["plain"]["contrastive"]
+    assert validated["recomputed"] == validated["plain"]
     assert len(runs["plain"]) >= 3
     assert runs["recomputed"] == runs["plain"]
     for step, (contrastive, captioning) in runs["plain"].items():

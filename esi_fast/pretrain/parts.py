@@ -166,7 +166,7 @@ def open_validation(invocation: Invocation, model: ESI) -> Validation | None:
             caption_tokens(invocation, shards, model),
             model,
             data.batch_size,
-            train.captioning_weight,
+            train,
             allow_damage=data.on_error == "skip",
         )
     except ValueError as error:

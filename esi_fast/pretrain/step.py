@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from esi_fast.models.esi import ESIOutput
 
 
+def contrastive_of(
+    train: TrainConfig,
+    batch: dict[str, Tensor],
+    ecg_BD: Tensor,
+    text_BD: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+) -> Tensor:
+    """The contrastive loss that a recipe asks for, of this rank's embeddings of a batch."""
+    if train.contrast == "sigmoid":
+        key_B = batch["concept_key"]
+        return losses.sigmoid_contrastive_loss(ecg_BD, text_BD, logit_scale, logit_bias, key_B)
+    key_B = batch["row" if train.contrast == "clip" else "concept_key"]
+    return losses.contrastive_loss(ecg_BD, text_BD, logit_scale, key_B)
+
+
 def take_step(
     engine: Any, ecg_BLT: Tensor, batch: dict[str, Tensor], train: TrainConfig, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,7 +40,6 @@ def take_step(
         This rank's contrastive and captioning loss, and the logit scale, all detached.
     """
     num_tokens = losses.count_tokens(batch["attention_mask"])
-    key_B = batch["row" if train.contrast == "clip" else "concept_key"]
     size = len(ecg_BLT) // train.micro_batches
 
     def run_part(number: int, *, with_captions: bool = True) -> ESIOutput:
@@ -36,10 +51,8 @@ def take_step(
         output: ESIOutput = engine(ecg_BLT[rows], *texts)
         return output
 
-    def contrast(ecg: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        if train.contrast == "sigmoid":
-            return losses.sigmoid_contrastive_loss(ecg, text, scale, bias, key_B)
-        return losses.contrastive_loss(ecg, text, scale, key_B)
+    def contrast(*embedded: Tensor) -> Tensor:
+        return contrastive_of(train, batch, *embedded)
 
     if train.micro_batches == 1:
         output = run_part(0)

@@ -6,7 +6,7 @@ All ranks take part, each with its share of the records: under ZeRO-3 no rank ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from esi_fast.evaluation.metrics import auroc
 from esi_fast.evaluation.retrieval import recall_at
 from esi_fast.leads import NUM_LEADS
 from esi_fast.models.esi import ESI
-from esi_fast.training import losses
+from esi_fast.pretrain.step import contrastive_of
 from esi_fast.training.distributed import all_gather, all_sum, rank, world_size
+
+if TYPE_CHECKING:
+    from esi_fast.config import TrainConfig
 
 # More records would say little more, and comparing each with each takes their square.
 MOST_RECORDS = 8192
@@ -39,7 +42,7 @@ class Validation:
         tokens: of its captions.
         model: for its tokenizer; the engine is what runs.
         batch_size: records of this rank at once; fewer where there are not so many.
-        captioning_weight: of the captioning loss in ``loss``.
+        train: the recipe's losses.
         allow_damage: a damaged record counts as one without a signal; else it is an error.
 
     Attributes:
@@ -55,12 +58,12 @@ class Validation:
         tokens: CaptionTokens,
         model: ESI,
         batch_size: int,
-        captioning_weight: float,
+        train: TrainConfig,
         *,
         allow_damage: bool = False,
     ) -> None:
         self._shards, self._tokens, self._model = shards, tokens, model
-        self._captioning_weight, self._allow_damage = captioning_weight, allow_damage
+        self._train, self._allow_damage = train, allow_damage
         ranks = world_size()
         if len(shards) < ranks:
             raise ValueError(
@@ -97,13 +100,13 @@ class Validation:
         for rows in mine:
             batch = {name: value.to(device) for name, value in self._batch(rows).items()}
             output = engine(*(batch[name] for name in _INPUTS))
-            key_B = batch["concept_key"]
+            embedded = (output.ecg_BD, output.text_BD)
             contrastive.append(
-                losses.contrastive_loss(output.ecg_BD, output.text_BD, output.logit_scale, key_B)
+                contrastive_of(self._train, batch, *embedded, output.logit_scale, output.logit_bias)
             )
             summed.append(output.caption_loss.float())
             num_tokens.append(batch["attention_mask"][:, 1:].sum())
-            gathered = [all_gather(part) for part in (output.ecg_BD, output.text_BD, key_B)]
+            gathered = [all_gather(part) for part in (*embedded, batch["concept_key"])]
             parts.append((gathered[0], gathered[1], gathered[2]))
         columns = [torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True)]
         ecg_ND, text_ND, key_N = columns
@@ -111,7 +114,7 @@ class Validation:
         mean_contrastive = float(all_sum(torch.stack(contrastive).mean()) / world_size())
         mean_captioning = float(all_sum(torch.stack(summed).sum()) / all_tokens)
         scores = {
-            "loss": mean_contrastive + self._captioning_weight * mean_captioning,
+            "loss": mean_contrastive + self._train.captioning_weight * mean_captioning,
             "contrastive": mean_contrastive,
             "captioning": mean_captioning,
         }
@@ -135,9 +138,12 @@ class Validation:
             if not self._allow_damage:
                 raise ValueError(what)
             ecg[place] = np.nan
-        keys = torch.from_numpy(self._shards.concept_keys[rows])
-        texts = self._tokens.batch(rows, seed=0, epoch=0, share=0.0)
-        return {"ecg": torch.from_numpy(ecg), "concept_key": keys, **texts}
+        return {
+            "ecg": torch.from_numpy(ecg),
+            "concept_key": torch.from_numpy(self._shards.concept_keys[rows]),
+            "row": torch.from_numpy(rows),
+            **self._tokens.batch(rows, seed=0, epoch=0, share=0.0),
+        }
 
 
 class _Texts:
