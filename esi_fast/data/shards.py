@@ -147,7 +147,8 @@ def write_shards(
     maker = SampleMaker.of(catalogue, settings, captions)
     with Journal(out, described, (RECORD_COLUMNS, REJECTED_COLUMNS), resume=resume) as journal:
         kept = len(journal.shards)
-        maker.witness = next((one["witness"] for one in reversed(journal.shards)), "")
+        witnesses = (one["witness"] for one in reversed(journal.shards))
+        maker.witness = next(filter(None, witnesses), "")
         plan = _Counted(plan_shards(catalogue, settings, excluded))
         ours = (shard for shard in plan if part is None or part.has(shard))
         num_workers = workers or len(os.sched_getaffinity(0))
@@ -225,6 +226,9 @@ def _write(
         written = pending.popleft().result()
         maker.witness = written.record["witness"] or maker.witness
         if any(row[_KIND] == "missing" for row in written.rejected_rows):
+            # Where nothing was read yet, another worker may know that the source was there.
+            for later in () if maker.witness else pending:
+                maker.witness = maker.witness or later.result().record["witness"]
             maker.require_source()
         journal.commit(written)
 
