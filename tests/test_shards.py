@@ -313,7 +313,7 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
         build(Tree(tmp_path, []), tmp_path / "empty", **SETTINGS)
     tree = make_tree(tmp_path / "tree", 4)
     for entry in tree.entries:
-        entry.path.with_suffix(".dat").unlink()
+        entry.path.with_suffix(".dat").write_bytes(b"")
     with pytest.raises(ValueError, match=r"all 4 records of .*rejected\.csv"):
         build(tree, tmp_path / "out", **SETTINGS)
     assert sorted(contents(tmp_path / "out")) == ["rejected.csv"]
@@ -325,6 +325,9 @@ def test_a_vanished_source_is_an_error(tmp_path: Path) -> None:
     tree.root.rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="vanished"):
         build(tree, tmp_path / "out", **SETTINGS)
+    tree.root.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"and 2 are missing, such as .*rec\d\.hea"):
+        build(tree, tmp_path / "empty", **SETTINGS)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -38,7 +38,7 @@ from esi_fast.data.shard_job import RECORD_COLUMNS, REJECTED_COLUMNS, ShardRecor
 from esi_fast.data.workers import Workers
 from esi_fast.signal.catalogue import Catalogue
 
-_KIND = REJECTED_COLUMNS.index("kind")
+_KIND, _REASON = map(REJECTED_COLUMNS.index, ("kind", "reason"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def write_shards(
         ValueError: a setting is out of range, the catalogue is empty, every record was rejected, or
             the catalogue has changed since the build began.
         FileExistsError: ``out`` is not empty, or (``resume``) is no build of these settings.
-        FileNotFoundError: the recordings have vanished.
+        FileNotFoundError: the recordings have vanished, or none of them was ever there.
         OSError: reading or writing failed, or a worker was killed; finished shards stay valid and
             ``resume`` goes on.
     """
@@ -221,16 +221,18 @@ def _write(
     """Have the shards of a plan written, and commit them in its order."""
     kept, number = len(journal.shards), -1
     pending: deque[Future[WrittenShard]] = deque()
+    held: deque[WrittenShard] = deque()
 
     def commit() -> None:
         written = pending.popleft().result()
+        held.append(written)
         maker.witness = written.record["witness"] or maker.witness
-        if any(row[_KIND] == "missing" for row in written.rejected_rows):
-            # Where nothing was read yet, another worker may know that the source was there.
-            for later in () if maker.witness else pending:
-                maker.witness = maker.witness or later.result().record["witness"]
+        if any(row[_KIND] == "missing" for one in held for row in one.rejected_rows):
+            if not maker.witness:
+                return  # until a record was read, they may be missing because the source is
             maker.require_source()
-        journal.commit(written)
+        while held:
+            journal.commit(held.popleft())
 
     for number, planned in enumerate(plan):
         if number < kept:
@@ -248,6 +250,12 @@ def _write(
         )
     while pending:
         commit()
+    if held:
+        missing = [row for one in held for row in one.rejected_rows if row[_KIND] == "missing"]
+        raise FileNotFoundError(
+            "the recordings have vanished, or were never there: none could be read under "
+            f"{maker.root}, and {len(missing)} are missing, such as {missing[0][_REASON]}"
+        )
 
 
 def _described(
