@@ -1,0 +1,1 @@
+"""``python -m esi_fast`` prints what is installed and what will run."""

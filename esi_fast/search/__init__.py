@@ -1,0 +1,1 @@
+"""ECGs and texts by likeness: nearest neighbours over the embeddings of a shard set."""
