@@ -93,6 +93,15 @@ def test_a_file_may_change_after_it_was_loaded(state: State, tmp_path: Path) -> 
     assert all(x.dtype == torch.float32 for x in loaded.state_dict().values())
 
 
+def test_a_checkpoint_of_training_loads_and_moves_no_seed(state: State, tmp_path: Path) -> None:
+    save_file(state, tmp_path / "model.safetensors")
+    for name in ("optimizer.bin", "scheduler.bin", "optimizer_1.bin", "scaler.pt"):
+        torch.save({"step": 1}, tmp_path / name)
+    before = torch.get_rng_state()
+    load_original(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_base_model_has_the_published_names_and_sizes() -> None:
     from transformers import BertConfig, BertModel
 

@@ -18,6 +18,7 @@ from pretrain_runs import (
     checkpoints,
     command,
     environment,
+    free_port,
     losses,
     make_recipe,
     make_shards,
@@ -148,6 +149,33 @@ def test_plain_python_needs_no_launcher(shards: Path, recipe: Path, root: Path) 
     done = pretrain(root, *arguments, launcher="python")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(losses(run)) >= 1
+
+
+@pytest.mark.dist
+def test_two_nodes_take_the_steps_of_one(
+    finished: Path, shards: Path, recipe: Path, root: Path, tmp_path: Path
+) -> None:
+    """One process on each of two nodes, which are two names of this machine."""
+    (tmp_path / "hosts").write_text("127.0.0.1 slots=1\n127.0.0.2 slots=1\n")
+    run = tmp_path / "run"
+    nodes = ["--hostfile", str(tmp_path / "hosts"), "--no_ssh", "--master_addr", "127.0.0.1"]
+    nodes += ["--master_port", str(free_port())]
+    program = Path(sys.executable).with_name("deepspeed")
+    tool = [root / "tools" / "pretrain.py", "--recipe", recipe, "--data.shards", shards]
+    started = [
+        subprocess.Popen(
+            [program, *nodes, "--node_rank", node, *tool, "--out", run],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+        for node in "01"
+    ]
+    for node in started:
+        printed, _ = node.communicate(timeout=300)
+        assert node.returncode == 0, printed[-3000:]
+    assert losses(run) == losses(finished)
 
 
 @pytest.mark.dist

@@ -83,10 +83,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(first, first + chunk)
             states, labels = states_MD[rows], labels_M[rows]
             logits = F.linear(states, weight_VD).to(dtype)
-            log_sum = logits.logsumexp(dim=1)
-            total += (log_sum - logits.gather(1, labels[:, None])[:, 0]).sum()
-            # The derivative of the loss by the logits, in their place.
-            logits.sub_(log_sum[:, None]).exp_()
+            logits.sub_(logits.amax(dim=1, keepdim=True))
+            chosen = logits.gather(1, labels[:, None])[:, 0]
+            # The derivative of the loss by the logits, in their place, with one exponential each.
+            summed = logits.exp_().sum(dim=1)
+            total += (summed.log() - chosen).sum()
+            logits.mul_(summed.reciprocal()[:, None])
             logits[torch.arange(len(labels), device=labels.device), labels] -= 1
             slope = logits.to(states.dtype)
             grad_states[rows] = slope @ weight_VD

@@ -345,7 +345,8 @@ def load_original(
         state, unused = in_layout(weights)
         config = measure(state)
         text_config = BertConfig(**text_sizes(state)) if text_config is None else text_config
-        bert = BertModel(text_config, add_pooling_layer=False)
+        with torch.random.fork_rng(devices=[]):  # draws that are thrown away move no one's seed
+            bert = BertModel(text_config, add_pooling_layer=False)
         with torch.device("meta"):  # every parameter comes from the file
             model = OriginalESI(config, bert, tokenizer)
         check_fit(state, model.state_dict())

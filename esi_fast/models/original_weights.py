@@ -21,6 +21,8 @@ from esi_fast.models.convnext1d import VARIANTS
 
 _INDEX_ENDING = ".index.json"
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
+# What Accelerate and Trainer write beside the weights.
+_TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|sampler|training_args)(_\d+)?\.")
 _TEXT = "pretrained_text_encoder."
 _TEXT_TWIN = "unimodal_layers."  # the published model registers its text encoder twice
 _WORDS = f"{_TEXT}embeddings.word_embeddings.weight"
@@ -64,7 +66,8 @@ class OriginalConfig:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch file, or of a folder with one of them.
 
-    A folder holds one such file, or the parts of one and their ``*.index.json``.
+    A folder holds one such file, or the parts of one and their ``*.index.json``; the state of an
+    optimiser may lie beside it.
 
     Raises:
         FileNotFoundError: there is no such path, the folder has no weights or a part is absent.
@@ -82,7 +85,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _weights_in(folder: Path) -> Path:
     files = sorted(folder.iterdir())
     found = [file for file in files if file.name.endswith(_INDEX_ENDING)]
-    found = found or [file for file in files if file.suffix in _ENDINGS]
+    found = found or [
+        file
+        for file in files
+        if file.suffix in _ENDINGS and not _TRAINING_STATE.match(file.name)
+    ]
     if not found:
         endings = ", ".join(f"*{ending}" for ending in (*_ENDINGS, _INDEX_ENDING))
         raise FileNotFoundError(f"{folder} has no weights: {endings}")

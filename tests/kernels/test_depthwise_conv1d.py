@@ -127,13 +127,13 @@ def test_autocast_casts_the_input_and_leaves_the_parameters() -> None:
 
 def test_only_the_needed_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    original = kernels.reference._image_gradients
+    original = kernels.reference.conv._image_gradients
 
     def spy(*args: object) -> tuple[Tensor, Tensor]:
         asked.append("input" if args[-1] else "weight")
         return original(*args)
 
-    monkeypatch.setattr(kernels.reference, "_image_gradients", spy)
+    monkeypatch.setattr(kernels.reference.conv, "_image_gradients", spy)
     weight, bias = parameters(4, 3)
     x = torch.randn(2, 9, 4, dtype=torch.float64)
     kernels.depthwise_conv1d(x, weight, bias, padding=1).sum().backward()
