@@ -49,7 +49,7 @@ class Size:
     pooling_seeds: int
 
 
-FULL = Size(20_000, 8, 1.5, 3)
+FULL = Size(20_000, 8, 1.5, 2)
 QUICK = Size(400, 1, 1, 1)
 
 
