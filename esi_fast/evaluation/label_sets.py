@@ -1,0 +1,155 @@
+"""Label sets: from the statements of a record to the names of its labels.
+
+Labels are known by their names, never by a column's place: files that are handed on with columns in
+another order in the test split than in the training split have scored probes on other labels than
+they were trained on.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Words for PTB-XL's five diagnostic superclasses, which are groups and no concepts of their own.
+_SUPERCLASS_PROMPTS = {
+    "NORM": ("Normal ECG.",),
+    "MI": ("Myocardial infarction.", "The ECG shows myocardial infarction."),
+    "STTC": ("ST segment and T wave changes.", "T wave abnormality.", "ST depression."),
+    "CD": ("Conduction disturbance.", "Bundle branch block.", "AV block."),
+    "HYP": ("Ventricular hypertrophy.", "Atrial enlargement."),
+}
+# Number of labels of each in the published table.
+PTBXL_SETS: Mapping[str, int] = {
+    "all": 71, "diagnostic": 44, "sub": 23, "super": 5, "form": 19, "rhythm": 12
+}  # fmt: skip
+SETS_OF: Mapping[str, tuple[str, ...]] = {
+    "shards": ("concepts",),
+    "ptbxl": ("concepts", *PTBXL_SETS),
+    "cinc": ("scored", "concepts"),
+    "cpsc": ("scored", "concepts"),
+    "ludb": ("rhythm", "concepts"),
+}
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """How labels are named.
+
+    Attributes:
+        names_of: the statements of a record to its labels.
+        names: all labels of the set; None: those that occur.
+        titles: human words of a label, where they differ from its name.
+        prompts: zero-shot prompts of a label; a concept has its own.
+        only_labelled: whether records without any label of the set are left out.
+    """
+
+    names_of: Callable[[Sequence[str]], Iterable[str]]
+    names: tuple[str, ...] | None = None
+    titles: Mapping[str, str] = field(default_factory=dict)
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    only_labelled: bool = False
+
+
+def label_set(dataset: str, name: str, root: Path) -> LabelSet:
+    """The label set of a dataset.
+
+    Args:
+        dataset: "ptbxl", "cinc", "cpsc", "ludb" or "shards".
+        name: one of `SETS_OF` that dataset.
+        root: its folder; PTB-XL's has ``scp_statements.csv``.
+
+    Raises:
+        ValueError: the dataset has no such label set, or a table is damaged.
+        FileNotFoundError: PTB-XL's table is absent.
+    """
+    from esi_fast.cqa.caption import findings_of
+
+    if name not in SETS_OF[dataset]:
+        raise ValueError(
+            f"labels {name!r} are not available for {dataset} "
+            f"(available: {', '.join(SETS_OF[dataset])})"
+        )
+    if name == "concepts":
+        return LabelSet(findings_of)
+    if dataset == "ptbxl":
+        return _ptbxl(root, name)
+    if dataset == "ludb":
+        return LabelSet(_rhythms_of)
+    return _snomed(dataset)
+
+
+def _rhythms_of(statements: Sequence[str]) -> set[str]:
+    """The findings that are rhythms."""
+    from esi_fast.cqa.caption import findings_of
+    from esi_fast.cqa.statements import normalize
+
+    rhythms = {
+        said.concept for text in statements for said in normalize(text) if said.kind == "rhythm"
+    }
+    return rhythms & set(findings_of(statements))
+
+
+def _ptbxl(root: Path, name: str) -> LabelSet:
+    """A set of PTB-XL's SCP codes, or of their diagnostic classes (Wagner et al. 2020, table 2).
+
+    Every code that a record states counts, whatever its likelihood: form and rhythm codes have none
+    (0), and the published benchmark (Strodthoff et al. 2021) counts them alike. Of sets that do not
+    apply to every record, those without a label are left out, as there.
+    """
+    path = root / "scp_statements.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; it says which code is of which set")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or [""]
+        needed = {"description", "diagnostic", "form", "rhythm", "diagnostic_class"}
+        if lacking := sorted((needed | {"diagnostic_subclass"}) - set(columns)):
+            raise ValueError(f"{path} lacks the column {lacking[0]}")
+        table = {row[columns[0]]: row for row in rows}
+    if name in ("super", "sub"):
+        column = "diagnostic_class" if name == "super" else "diagnostic_subclass"
+        label_of = {code: row[column] for code, row in table.items() if row[column]}
+    else:
+        label_of = {code: code for code, row in table.items() if name == "all" or row[name]}
+    codes_of: dict[str, list[str]] = {}
+    for code, label in label_of.items():
+        codes_of.setdefault(label, []).append(code)
+    titles = {} if name in ("super", "sub") else {c: table[c]["description"] for c in label_of}
+    if name == "super":
+        prompts = _SUPERCLASS_PROMPTS
+    else:
+        prompts = {
+            label: _prompts_of(codes, [table[code]["description"] for code in codes])
+            for label, codes in codes_of.items()
+        }
+    return LabelSet(
+        lambda codes: {label_of[code] for code in codes if code in label_of},
+        tuple(sorted(codes_of)),
+        titles,
+        prompts,
+        only_labelled=name != "all",
+    )
+
+
+def _snomed(dataset: str) -> LabelSet:
+    with (Path(__file__).parent / "label_sets.toml").open("rb") as file:
+        classes: dict[str, list[str]] = tomllib.load(file)[dataset]
+    label_of = {code: name for name, (_, *codes) in classes.items() for code in codes}
+    return LabelSet(
+        lambda codes: {label_of[code] for code in codes if code in label_of},
+        tuple(sorted(classes)),
+        {name: title for name, (title, *_) in classes.items()},
+        {name: _prompts_of(codes, [title]) for name, (title, *codes) in classes.items()},
+    )
+
+
+def _prompts_of(codes: Collection[str], descriptions: Sequence[str]) -> tuple[str, ...]:
+    """The prompts of the concepts that codes stand for; of codes that are none, their words."""
+    from esi_fast.cqa.caption import findings_of, prompts_for
+
+    concepts = sorted({concept for code in codes for concept in findings_of([code])})
+    found = dict.fromkeys(prompt for concept in concepts for prompt in prompts_for(concept))
+    return tuple(found) or tuple(f"{text[:1].upper()}{text[1:]}." for text in descriptions)
