@@ -1,0 +1,136 @@
+"""Numbers in tables as ECGs: text (csv, tsv) and NumPy's own files (npy, npz)."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+_TIME_IN_SECONDS = ("time", "t", "time_s", "time (s)", "seconds")
+# Steps of a column of time may differ by the rounding of its text.
+_UNEQUAL_STEP, _UNEQUAL_RATE = 0.1, 1e-3
+_ARRAY_NAMES = ("signal", "fs", "leads", "unit")
+
+
+class Table(NamedTuple):
+    """An array and what its file says of it; None where it says nothing.
+
+    Attributes:
+        array: ``(leads, samples)`` or ``(samples, leads)``.
+        names: of its leads.
+        fs: Hz.
+        unit: of the voltages.
+        has_columns: whether each column is known to be a lead.
+    """
+
+    array: npt.NDArray[Any]
+    names: tuple[str, ...] | None = None
+    fs: float | None = None
+    unit: str | None = None
+    has_columns: bool = False
+
+
+def read_text_table(path: Path) -> Table:
+    """A ``.csv`` (comma or semicolon) or ``.tsv``: a column a lead, a row a sample.
+
+    The first line names the columns, or there are no names. An empty cell and ``nan`` are missing
+    samples. A column of time in seconds (``time``, ``t``, ``seconds``) tells the rate; a nameless
+    first column that counts the rows is left out.
+
+    Raises:
+        ValueError: a row has another number of cells than the first, a cell is no number, or the
+            steps of time differ.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline()
+        comma = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in first else ","
+        file.seek(0)
+        try:
+            rows = [(line, row) for line, row in enumerate(csv.reader(file, delimiter=comma), 1)]
+        except csv.Error as error:
+            raise ValueError(f"{path}: {error}") from None
+    rows = [(line, row) for line, row in rows if row]
+    if not rows:
+        raise ValueError(f"{path} is empty")
+    width = len(rows[0][1])
+    names: tuple[str, ...] | None = None
+    if not all(_is_number(cell) for cell in rows[0][1]):
+        names = tuple(cell.strip() for cell in rows.pop(0)[1])
+    values = np.empty((len(rows), width))
+    for at, (line, row) in enumerate(rows):
+        if len(row) != width:
+            raise ValueError(f"{path}, line {line}: {len(row)} cells, the first line has {width}")
+        try:
+            values[at] = [float(cell) if cell.strip() else np.nan for cell in row]
+        except ValueError:
+            bad = next(cell for cell in row if not _is_number(cell))
+            raise ValueError(f"{path}, line {line}: {bad[:40]!r} is no number") from None
+    if names is None:
+        return Table(values)
+    return _without_time(path, values, names)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell or "nan")
+    except ValueError:
+        return not cell.strip()
+    return True
+
+
+def _without_time(path: Path, values: npt.NDArray[np.float64], names: tuple[str, ...]) -> Table:
+    fs: float | None = None
+    kept = list(range(len(names)))
+    for at, name in enumerate(names):
+        column = values[:, at]
+        if at == 0 and not name and np.array_equal(column, np.arange(len(column))):
+            kept.remove(at)
+        elif name.casefold() in _TIME_IN_SECONDS:
+            kept.remove(at)
+            fs = _rate_of(path, name, column)
+    return Table(values[:, kept], tuple(names[at] for at in kept), fs, has_columns=True)
+
+
+def _rate_of(path: Path, name: str, seconds: npt.NDArray[np.float64]) -> float:
+    if len(seconds) < 2 or not np.isfinite(seconds).all() or not seconds[-1] > seconds[0]:
+        raise ValueError(f"{path}: column {name!r} holds no rising times in seconds")
+    step = (seconds[-1] - seconds[0]) / (len(seconds) - 1)
+    if np.abs(np.diff(seconds) - step).max() > _UNEQUAL_STEP * step:
+        raise ValueError(
+            f"{path}: the steps of column {name!r} differ: samples must be evenly spaced in time"
+        )
+    rate = 1.0 / step
+    # A whole rate, where the times are no more exact than to tell it.
+    return float(round(rate)) if abs(rate - round(rate)) < _UNEQUAL_RATE * rate else float(rate)
+
+
+def read_numpy_file(path: Path) -> Table:
+    """An ``.npy`` array, or an ``.npz`` with ``signal`` and, if it likes, ``fs, leads, unit``.
+
+    Raises:
+        ValueError: it cannot be read without pickle, or the ``.npz`` holds something else.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is no NumPy file of numbers: {error}") from None
+    if isinstance(loaded, np.ndarray):
+        return Table(loaded)
+    with loaded:
+        unknown = sorted(set(loaded.files) - set(_ARRAY_NAMES))
+        if "signal" not in loaded.files or unknown:
+            found = ", ".join(loaded.files) or "nothing"
+            raise ValueError(f"{path} holds {found}: give it signal and, if known, fs, leads, unit")
+        arrays = {name: loaded[name] for name in loaded.files}
+    names = np.atleast_1d(arrays["leads"]) if "leads" in arrays else None
+    return Table(
+        arrays["signal"],
+        None if names is None else tuple(str(name) for name in names),
+        float(arrays["fs"]) if "fs" in arrays else None,
+        str(arrays["unit"]) if "unit" in arrays else None,
+    )
