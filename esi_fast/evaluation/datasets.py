@@ -1,40 +1,36 @@
 """Evaluation datasets: records with labels by name, split by patient, read in a model's own format.
 
 A dataset is opened for one signal format (rate and length, which travel with the model's
-checkpoint), so that every task sees signals as the model was trained to.
+checkpoint), so that every task sees signals as the model was trained to. Signals come in the
+standard order of leads in mV; what a model does to them further it does itself.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.evaluation.csv_labels import CsvLabels
+from esi_fast.evaluation.label_sets import LabelSet, label_set
+from esi_fast.evaluation.protocols import PROTOCOLS, as_protocol
+
 SPLITS = ("train", "val", "test")
-DATASETS = ("shards", "ptbxl")
-LABEL_SETS = ("concepts", "super")
+DATASETS = ("shards", "ptbxl", "cinc", "cpsc", "ludb", "csv")
 DEFAULT_FOLDS: Mapping[str, tuple[int, ...]] = {
     "train": tuple(range(1, 9)),
     "val": (9,),
     "test": (10,),
 }
-
-# Words for PTB-XL's five diagnostic superclasses, which are groups and no concepts of their own.
-_SUPERCLASS_PROMPTS = {
-    "NORM": ("Normal ECG.",),
-    "MI": ("Myocardial infarction.", "The ECG shows myocardial infarction."),
-    "STTC": ("ST segment and T wave changes.", "T wave abnormality.", "ST depression."),
-    "CD": ("Conduction disturbance.", "Bundle branch block.", "AV block."),
-    "HYP": ("Ventricular hypertrophy.", "Atrial enlargement."),
-}
+# Shares of the patients where a dataset has no splits of its own.
+VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
 
 Signals = npt.NDArray[np.float32]
 ReadRows = Callable[[Sequence[int]], tuple[Signals, tuple[str, ...]]]
+ReadTexts = Callable[[Sequence[int]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +44,9 @@ class EvaluationSplit:
         labels: (n, K) booleans, columns as the dataset's ``label_names``.
         read: rows to signals (len(rows), 12, T) float32 mV with NaN for missing samples, in the
             format the dataset was opened for, and per record "" or why it could not be read.
+        concept_keys: (n,) int64: records with equal ones say the same.
+        texts: rows to what is said of each: the caption baked into shards, or one that CQA composes
+            of the record's statements.
     """
 
     name: str
@@ -55,6 +54,27 @@ class EvaluationSplit:
     groups: npt.NDArray[np.str_]
     labels: npt.NDArray[np.bool_]
     read: ReadRows
+    concept_keys: npt.NDArray[np.int64] | None = None
+    texts: ReadTexts | None = None
+
+    @property
+    def captions(self) -> tuple[str, ...] | None:
+        """What is said of each record; None where nothing is."""
+        return None if self.texts is None else tuple(self.texts(range(len(self.keys))))
+
+    def without(self, rows: npt.NDArray[np.int64]) -> EvaluationSplit:
+        """The split less some rows."""
+        kept = np.setdiff1d(np.arange(len(self.keys)), rows)
+        read, texts = self.read, self.texts
+        return EvaluationSplit(
+            self.name,
+            tuple(self.keys[row] for row in kept),
+            self.groups[kept],
+            self.labels[kept],
+            lambda some: read([int(kept[row]) for row in some]),
+            None if self.concept_keys is None else self.concept_keys[kept],
+            None if texts is None else lambda some: texts([int(kept[row]) for row in some]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,9 @@ class EvaluationDataset:
         titles: (K) the names in human words.
         prompts: (K) the zero-shot prompts of each label.
         splits: by name; a split without records is absent.
+        source: where its patients' ids come from: "ptb-xl", "mimic-iv-ecg", "wfdb", ...
+        patients_known: whether groups are patients; if not, each record counts as its own.
+        notes: what a reader of its scores should know, a sentence each.
     """
 
     name: str
@@ -74,6 +97,9 @@ class EvaluationDataset:
     titles: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
     splits: Mapping[str, EvaluationSplit]
+    source: str = ""
+    patients_known: bool = True
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> EvaluationSplit:
         """The split of that name.
@@ -95,41 +121,52 @@ def open_dataset(
     *,
     fs: float,
     num_samples: int,
-    labels: str = "concepts",
+    labels: str = "",
     folds: Mapping[str, Sequence[int]] | None = None,
+    protocol: str = "fixed",
 ) -> EvaluationDataset:
     """Open an evaluation dataset for a model's signal format.
 
     Args:
-        name: "shards" (a folder written by ``tools/shard``; labels are the findings in it, splits
-            its own) or "ptbxl" (PTB-XL in its own layout; splits by fold).
-        root: the folder.
+        name: "shards" (a folder written by ``tools/shard``), "ptbxl", "cinc" (any set of the
+            PhysioNet/CinC Challenge 2021: CPSC 2018, Georgia, Chapman-Shaoxing, Ningbo), "cpsc"
+            (CPSC 2018 with its nine classes), "ludb", or "csv" (WFDB records that a table labels).
+        root: its folder.
         fs: sampling rate of the model in Hz.
         num_samples: samples per lead of the model.
-        labels: "concepts" (the normalised findings) or, PTB-XL only, "super" (its five diagnostic
-            superclasses from ``scp_statements.csv``).
+        labels: the label set, see `esi_fast.evaluation.label_sets.SETS_OF`; "" is the concepts. Of
+            "csv": the table, a path from ``root``.
         folds: PTB-XL only: folds of each split; :data:`DEFAULT_FOLDS` if not given.
+        protocol: "fixed", or "merl": see `esi_fast.evaluation.protocols`.
+
+    Shards and tables may have splits of their own; elsewhere a hash of the patient's id decides.
 
     Raises:
-        ValueError: the name or label set is not available, folds overlap or are given for shards,
-            a patient is in two splits, or nothing is labelled.
+        ValueError: the name, label set or protocol is not available, folds overlap or are given
+            for others, a patient is in two splits, or nothing is labelled.
         FileNotFoundError: ``root`` or a file in it is missing.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset {name!r} is not available (available: {', '.join(DATASETS)})")
-    if labels not in LABEL_SETS or (labels == "super" and name != "ptbxl"):
-        available = LABEL_SETS if name == "ptbxl" else LABEL_SETS[:1]
-        raise ValueError(
-            f"labels {labels!r} are not available for {name} (available: {', '.join(available)})"
-        )
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {protocol!r} is none of {', '.join(PROTOCOLS)}")
+    if folds is not None and name != "ptbxl":
+        raise ValueError("folds are PTB-XL's; shards have their own splits")
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"dataset folder {root} does not exist")
-    if name == "ptbxl":
-        return _open_ptbxl(root, fs, num_samples, labels, folds or DEFAULT_FOLDS)
-    if folds is not None:
-        raise ValueError("folds are PTB-XL's; shards have their own splits")
-    return _open_shards(root, fs, num_samples)
+    if name == "csv":
+        if not labels:
+            raise ValueError("dataset csv needs labels: the table, a path from its folder")
+        table = CsvLabels.read(root, labels)
+        return _assemble(
+            name, "wfdb", _of_table(table, fs, num_samples, protocol),
+            LabelSet(tuple, table.label_names), patients_known=table.patients_known,
+        )  # fmt: skip
+    chosen = label_set(name, labels or "concepts", root)
+    if name == "shards":
+        return _open_shards(root, fs, num_samples, chosen, protocol)
+    return _open_catalogue(name, root, fs, num_samples, chosen, folds or DEFAULT_FOLDS, protocol)
 
 
 def parse_folds(text: str) -> dict[str, tuple[int, ...]]:
@@ -158,94 +195,139 @@ def parse_folds(text: str) -> dict[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Labelled:
+class _Record:
     """One record before the label columns are known."""
 
     key: str
     patient: str
     names: frozenset[str]
+    concept_key: int | None
 
 
-def _open_shards(root: Path, fs: float, num_samples: int) -> EvaluationDataset:
+@dataclass(frozen=True)
+class _Part:
+    """The records of a split, and how to read them."""
+
+    records: Sequence[_Record]
+    read: ReadRows
+    texts: ReadTexts | None = None
+    num_left_out: int = 0
+
+
+def _open_shards(
+    root: Path, fs: float, num_samples: int, labels: LabelSet, protocol: str
+) -> EvaluationDataset:
     from esi_fast.data.shard_index import read_shard_folder
     from esi_fast.data.shard_set import ShardSet
 
-    counts = read_shard_folder(root)["counts"]
-    records: dict[str, list[_Labelled]] = {}
-    readers: dict[str, ReadRows] = {}
+    folder = read_shard_folder(root)
+    parts: dict[str, _Part] = {}
     for split in SPLITS:
-        if not counts[split]:
+        if not folder["counts"][split]:
             continue
         shard_set = ShardSet([root], split)
         metas = (shard_set.read_meta(row) for row in range(len(shard_set)))
-        records[split] = [
-            _Labelled(key, str(meta["subject_id"]), frozenset(meta["findings"]))
-            for key, meta in zip(shard_set.keys, metas, strict=True)
+        records = [
+            _Record(key, str(meta["subject_id"]), frozenset(meta["findings"]), int(same))
+            for key, meta, same in zip(shard_set.keys, metas, shard_set.concept_keys, strict=True)
         ]
 
         def read(
             rows: Sequence[int], shard_set: ShardSet = shard_set
         ) -> tuple[Signals, tuple[str, ...]]:
-            signals = shard_set.read_ecg(rows)
-            return fit_signals(signals, shard_set.fs, fs, num_samples), ("",) * len(rows)
+            signals = fit_signals(shard_set.read_ecg(rows), shard_set.fs, fs, num_samples)
+            return as_protocol("shards", protocol, signals, fs), ("",) * len(rows)
 
-        readers[split] = read
-    return _assemble("shards", records, readers, None)
+        def texts(rows: Sequence[int], shard_set: ShardSet = shard_set) -> list[str]:
+            return [shard_set.read_caption(row) or "" for row in rows]
+
+        has_captions = folder["settings"]["captions"] is not None
+        parts[split] = _Part(records, read, texts if has_captions else None)
+    source = str(folder["settings"]["source"])
+    known = bool(folder["patients_known"])
+    return _assemble("shards", source, parts, labels, patients_known=known)
 
 
-def _open_ptbxl(
-    root: Path, fs: float, num_samples: int, labels: str, folds: Mapping[str, Sequence[int]]
+def _open_catalogue(
+    name: str,
+    root: Path,
+    fs: float,
+    num_samples: int,
+    labels: LabelSet,
+    folds: Mapping[str, Sequence[int]],
+    protocol: str,
 ) -> EvaluationDataset:
-    from esi_fast.cqa.caption import findings_of
-    from esi_fast.signal.catalogues import open_catalogue
-    from esi_fast.signal.record_batch import read_records
+    from esi_fast.cqa.caption import compose, concept_key_of_report
+    from esi_fast.data.plan import split_of
+    from esi_fast.signal.catalogue import CatalogueEntry
+    from esi_fast.signal.catalogues import Source, open_catalogue
 
-    name_labels: Callable[[Sequence[str]], Iterable[str]] = findings_of
-    if labels == "super":
-        name_labels = partial(_superclasses_of, _read_superclasses(root))
+    sources: dict[str, Source] = {"ptbxl": "ptb-xl", "ludb": "ludb"}
+    catalogue = open_catalogue(root, source=sources.get(name, "wfdb"))
     split_of_fold = {fold: split for split, span in folds.items() for fold in span}
-    records: dict[str, list[_Labelled]] = {}
-    paths: dict[str, list[str | Path]] = {}
-    for entry in open_catalogue(root, source="ptb-xl"):
+    kept: dict[str, list[CatalogueEntry]] = {}
+    records: dict[str, list[_Record]] = {}
+    left_out = 0
+    for entry in catalogue:
         if entry.error:
             raise ValueError(entry.error)
-        split = split_of_fold.get(-1 if entry.fold is None else entry.fold)
-        if split is not None:
-            names = frozenset(name_labels(entry.statements))
-            records.setdefault(split, []).append(_Labelled(entry.key, entry.subject_id, names))
-            paths.setdefault(split, []).append(entry.path)
-    readers: dict[str, ReadRows] = {}
-    for split, split_paths in paths.items():
+        if name == "ptbxl":
+            split = split_of_fold.get(-1 if entry.fold is None else entry.fold)
+        else:
+            split = split_of(entry.subject_id, VAL_FRACTION, TEST_FRACTION)
+        names = frozenset(labels.names_of(entry.statements))
+        if split is None or (labels.only_labelled and not names):
+            left_out += split is not None
+            continue
+        same = np.uint64(int(concept_key_of_report(entry.statements), 16)).astype(np.int64)
+        kept.setdefault(split, []).append(entry)
+        records.setdefault(split, []).append(_Record(entry.key, entry.subject_id, names, int(same)))
+    parts = {}
+    for split, entries in kept.items():
 
-        def read(
-            rows: Sequence[int], split_paths: list[str | Path] = split_paths
-        ) -> tuple[Signals, tuple[str, ...]]:
-            batch = read_records(
-                [split_paths[row] for row in rows], fs=fs, duration=num_samples / fs
-            )
-            signals = np.asarray(batch.signal, dtype=np.float32)
-            return fit_signals(signals, fs, fs, num_samples), batch.errors
+        def texts(rows: Sequence[int], entries: list[CatalogueEntry] = entries) -> list[str]:
+            some = (entries[row] for row in rows)
+            return [compose(one.statements, age=one.age, sex=one.sex).text for one in some]
 
-        readers[split] = read
-    prompts = _SUPERCLASS_PROMPTS if labels == "super" else None
-    return _assemble("ptbxl", records, readers, prompts)
-
-
-def _read_superclasses(root: Path) -> dict[str, str]:
-    """SCP code to diagnostic superclass, diagnostic codes only."""
-    path = root / "scp_statements.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; it names the diagnostic superclasses")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        code_column = (rows.fieldnames or [""])[0]
-        return {
-            row[code_column]: row["diagnostic_class"] for row in rows if row["diagnostic_class"]
-        }
+        read = _reader(name, [entry.path for entry in entries], fs, num_samples, protocol)
+        parts[split] = _Part(records[split], read, texts)
+    notes = []
+    if left_out:
+        notes.append(f"{left_out} records have no label of this set and were left out.")
+    source, known = catalogue.source, catalogue.patients_known
+    return _assemble(name, source, parts, labels, patients_known=known, notes=notes)
 
 
-def _superclasses_of(superclass: Mapping[str, str], codes: Sequence[str]) -> set[str]:
-    return {superclass[code] for code in codes if code in superclass}
+def _of_table(table: CsvLabels, fs: float, num_samples: int, protocol: str) -> dict[str, _Part]:
+    from esi_fast.data.plan import split_of
+
+    rows_of: dict[str, list[int]] = {}
+    for row, (patient, split) in enumerate(zip(table.patients, table.splits, strict=True)):
+        chosen = split or split_of(patient, VAL_FRACTION, TEST_FRACTION)
+        rows_of.setdefault(chosen, []).append(row)
+    return {
+        split: _Part(
+            [
+                _Record(table.keys[row], table.patients[row], table.labels[row], None)
+                for row in rows
+            ],
+            _reader("csv", [table.paths[row] for row in rows], fs, num_samples, protocol),
+        )
+        for split, rows in rows_of.items()
+    }
+
+
+def _reader(
+    name: str, paths: Sequence[str | Path], fs: float, num_samples: int, protocol: str
+) -> ReadRows:
+    def read(rows: Sequence[int]) -> tuple[Signals, tuple[str, ...]]:
+        from esi_fast.signal.record_batch import read_records
+
+        batch = read_records([paths[row] for row in rows], fs=fs, duration=num_samples / fs)
+        signals = fit_signals(np.asarray(batch.signal, dtype=np.float32), fs, fs, num_samples)
+        return as_protocol(name, protocol, signals, fs), batch.errors
+
+    return read
 
 
 def fit_signals(signals: Signals, fs: float, model_fs: float, num_samples: int) -> Signals:
@@ -262,38 +344,48 @@ def fit_signals(signals: Signals, fs: float, model_fs: float, num_samples: int) 
 
 def _assemble(
     name: str,
-    records: Mapping[str, Sequence[_Labelled]],
-    readers: Mapping[str, ReadRows],
-    class_prompts: Mapping[str, tuple[str, ...]] | None,
+    source: str,
+    parts: Mapping[str, _Part],
+    labels: LabelSet,
+    *,
+    patients_known: bool,
+    notes: Iterable[str] = (),
 ) -> EvaluationDataset:
     from esi_fast.cqa.caption import display_name, prompts_for
 
-    label_names = tuple(
-        sorted({label for split in records.values() for record in split for label in record.names})
-    )
-    if not label_names:
+    found = {label for part in parts.values() for record in part.records for label in record.names}
+    if not found:
         raise ValueError(f"no record of dataset {name} has a label")
-    _check_patients({s: {r.patient for r in split} for s, split in records.items()})
+    label_names = tuple(sorted(found)) if labels.names is None else labels.names
+    _check_patients({s: {r.patient for r in part.records} for s, part in parts.items()})
     column = {label: k for k, label in enumerate(label_names)}
     splits = {}
-    for split, rows in records.items():
-        labels = np.zeros((len(rows), len(label_names)), dtype=np.bool_)
-        for row, record in enumerate(rows):
-            labels[row, [column[label] for label in record.names]] = True
+    for split, part in sorted(parts.items(), key=lambda item: SPLITS.index(item[0])):
+        truth = np.zeros((len(part.records), len(label_names)), dtype=np.bool_)
+        for row, record in enumerate(part.records):
+            truth[row, [column[label] for label in record.names]] = True
+        same = [record.concept_key for record in part.records]
         splits[split] = EvaluationSplit(
             split,
-            tuple(record.key for record in rows),
-            np.array([record.patient for record in rows], dtype=np.str_),
-            labels,
-            readers[split],
+            tuple(record.key for record in part.records),
+            np.array([record.patient for record in part.records], dtype=np.str_),
+            truth,
+            part.read,
+            None if None in same else np.array(same, dtype=np.int64),
+            part.texts,
         )
-    if class_prompts is None:
+    if labels.names is None:
         titles = tuple(display_name(label) for label in label_names)
         prompts = tuple(tuple(prompts_for(label)) for label in label_names)
     else:
-        titles = label_names
-        prompts = tuple(class_prompts[label] for label in label_names)
-    return EvaluationDataset(name, label_names, titles, prompts, splits)
+        titles = tuple(labels.titles.get(label, label) for label in label_names)
+        prompts = tuple(labels.prompts.get(label, (f"{label}.",)) for label in label_names)
+    notes = [*notes]
+    if not patients_known:
+        notes.append("Patients are not told apart here: each record counts as a patient.")
+    return EvaluationDataset(
+        name, label_names, titles, prompts, splits, source, patients_known, tuple(notes)
+    )
 
 
 def _check_patients(patients: Mapping[str, set[str]]) -> None:

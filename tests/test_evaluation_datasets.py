@@ -1,0 +1,171 @@
+"""Evaluation datasets: labels by name, splits by patient, signals in a model's format."""
+
+from __future__ import annotations
+
+import ast
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wfdb
+
+from esi_fast.evaluation.datasets import EvaluationDataset, open_dataset
+from esi_fast.evaluation.label_sets import PTBXL_SETS, label_set
+from esi_fast.evaluation.protocols import merl_signals
+from esi_fast.leads import STANDARD_LEADS
+
+FOLDS = {"train": range(1, 7), "val": (7,), "test": (8,)}
+
+
+def opened(name: str, root: Path, **options: Any) -> EvaluationDataset:
+    return open_dataset(name, root, fs=100, num_samples=1000, **options)
+
+
+def write_record(path: Path, dx: str, scale: float = 1.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(2500) / 250
+    signal = scale * np.sin(2 * np.pi * time)[:, None] * np.arange(1, 13)
+    wfdb.wrsamp(
+        path.name, fs=250, units=["mV"] * 12, sig_name=list(STANDARD_LEADS), p_signal=signal,
+        fmt=["16"] * 12, write_dir=str(path.parent), comments=["Age: 50", "Sex: Male", f"Dx: {dx}"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "count"), PTBXL_SETS.items())
+def test_ptbxl_sets_have_their_published_labels(shared_data: Path, name: str, count: int) -> None:
+    labels = label_set("ptbxl", name, shared_data / "ptb-xl")
+    assert labels.names is not None
+    assert len(labels.names) == count
+    assert set(labels.prompts) == set(labels.names)
+    assert all(labels.prompts.values())
+
+
+def test_ptbxl_counts_are_those_of_its_table(shared_data: Path) -> None:
+    root = shared_data / "ptb-xl"
+    with (root / "ptbxl_database.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["strat_fold"] == "8"]
+    with (root / "scp_statements.csv").open(newline="") as file:
+        rhythms = {row[""] for row in csv.DictReader(file) if row["rhythm"]}
+    stated = [rhythms & set(ast.literal_eval(row["scp_codes"])) for row in rows]
+    dataset = opened("ptbxl", root, labels="rhythm", folds=FOLDS)
+    test = dataset.split("test")
+    assert len(test.keys) == sum(map(bool, stated))
+    for k, code in enumerate(dataset.label_names):
+        assert test.labels[:, k].sum() == sum(code in codes for codes in stated)
+    assert len(test.keys) == len(rows) or "have no label of this set" in dataset.notes[0]
+    assert test.captions is not None
+    assert all(test.captions)
+    assert test.concept_keys is not None
+
+
+def test_cinc_classes_follow_the_codes_and_pairs_are_one(tmp_path: Path) -> None:
+    for number, dx in enumerate(["59118001,426783006", "713427006", "284470004", "1,63593006"]):
+        write_record(tmp_path / "g1" / f"E{number:05d}", dx)
+    dataset = opened("cinc", tmp_path, labels="scored")
+    assert len(dataset.label_names) == 26
+    found = {
+        key: {dataset.label_names[k] for k in np.flatnonzero(row)}
+        for split in dataset.splits.values()
+        for key, row in zip(split.keys, split.labels, strict=True)
+    }
+    assert list(dict(sorted(found.items())).values()) == [
+        {"RBBB", "NSR"},
+        {"RBBB"},
+        {"PAC"},
+        {"PAC"},
+    ]
+    assert dataset.notes == ("Patients are not told apart here: each record counts as a patient.",)
+
+
+def test_real_folders_open(shared_data: Path) -> None:
+    ludb = opened("ludb", shared_data / "ludb", labels="rhythm")
+    assert sum(len(split.keys) for split in ludb.splits.values()) == 120
+    assert {"sinus_rhythm", "sinus_bradycardia", "atrial_fibrillation"} <= set(ludb.label_names)
+    assert "left_ventricular_hypertrophy" not in ludb.label_names
+    cinc = opened("cinc", shared_data / "cinc2021", labels="scored")
+    assert sum(len(split.keys) for split in cinc.splits.values()) == 30
+    signals, errors = cinc.split("train").read([0, 1])
+    assert signals.shape == (2, 12, 1000)
+    assert errors == ("", "")
+
+
+def test_the_merl_protocol_scales_each_record_and_cuts_cpsc(tmp_path: Path) -> None:
+    for number in range(20):
+        write_record(tmp_path / f"A{number:04d}", "164889003" if number % 2 else "426783006")
+    plain = opened("cpsc", tmp_path, labels="scored").split("train").read([0])[0]
+    merl = opened("cpsc", tmp_path, labels="scored", protocol="merl").split("train").read([0])[0]
+    assert plain.max() == pytest.approx(12, rel=0.02)
+    assert (merl[..., :500].min(), merl[..., :500].max()) == (0, 1)
+    assert not merl[..., 500:].any()
+    kept = plain[..., :500]
+    span = kept.max() - kept.min()
+    np.testing.assert_allclose(merl[..., :500], (kept - kept.min()) / span, atol=1e-6)
+    flat = np.full((1, 2, 5), 3, np.float32)
+    flat[0, 0, 1] = np.nan
+    assert not merl_signals(flat).any()
+
+
+def write_table(root: Path, text: str) -> None:
+    (root / "labels.csv").write_text(text)
+
+
+def test_a_table_is_read_by_name(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_record(tmp_path / name, "426783006")
+    write_table(
+        tmp_path,
+        "split,zed,record,patient,ayl\ntrain,1,a,p1,0\ntrain,0,b,p1,1\nval,1,c,p2,1\ntest,0,d,p3,1\n",
+    )
+    dataset = opened("csv", tmp_path, labels="labels.csv")
+    assert dataset.label_names == ("ayl", "zed")
+    assert dataset.split("train").labels.tolist() == [[False, True], [True, False]]
+    assert dataset.split("test").groups.tolist() == ["p3"]
+    assert dataset.split("test").read([0])[0].shape == (1, 12, 1000)
+    assert dataset.split("test").captions is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,x\na,1\n", "has no column record, only name, x"),
+        ("record\na\n", "has no label column"),
+        ("record,x\n", "has no record"),
+        ("record,x\na,2\n", "has x '2' in row 2: labels are 0 or 1"),
+        ("record,x\na,\n", "has x '' in row 2: labels are 0 or 1"),
+        ("record,x\na,1\na,0\n", "names record a twice"),
+        ("record,x,y\na,1,0\n", "has no record with a 1 for y"),
+        ("record,x,x\na,1,0\n", "has two columns x"),
+        ("record,x,split\na,1,tset\n", "has split 'tset' in row 2"),
+        ("record,x\na,1,1\n", "too many or too few fields in row 2"),
+        ("record,x\n,1\n", "names no record in row 2"),
+        ("record,x,split,patient\na,1,train,p\nb,1,test,p\n", "1 patients are in both"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    write_table(tmp_path, text)
+    with pytest.raises(ValueError, match=message):
+        opened("csv", tmp_path, labels="labels.csv")
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
+        opened("csv", tmp_path, labels="none.csv")
+    with pytest.raises(ValueError, match="needs labels: the table"):
+        opened("csv", tmp_path)
+    with pytest.raises(ValueError, match="protocol 'x' is none of fixed, merl"):
+        opened("csv", tmp_path, labels="labels.csv", protocol="x")
+    with pytest.raises(ValueError, match="labels 'super' are not available for ludb"):
+        opened("ludb", tmp_path, labels="super")
+
+
+def test_rows_can_be_taken_out(tmp_path: Path) -> None:
+    for name, scale in zip("abc", (1, 2, 3), strict=True):
+        write_record(tmp_path / name, "426783006", scale)
+    write_table(tmp_path, "record,x,split\na,1,test\nb,0,test\nc,1,test\n")
+    test = opened("csv", tmp_path, labels="labels.csv").split("test")
+    less = test.without(np.array([1]))
+    assert less.keys == ("a", "c")
+    assert less.labels[:, 0].tolist() == [True, True]
+    np.testing.assert_array_equal(less.read([1])[0], test.read([2])[0])
