@@ -121,9 +121,8 @@ def test_too_many_pairs_are_drawn_evenly_and_the_same_again(monkeypatch: pytest.
     assert pairs.details["genuine_pairs"] == pairs.details["impostor_pairs"] == 60
     in_all = pairs.details["genuine_pairs_in_all"] + pairs.details["impostor_pairs_in_all"]
     assert in_all == total
-    assert len({(*pair, score) for pair, score in
-                zip(pairs.groups.tolist().__iter__() and map(tuple, pairs.groups.tolist()),
-                    pairs.scores["model"].tolist(), strict=True)}) == 120  # fmt: skip
+    distinct = zip(*pairs.groups.T, pairs.scores["model"], strict=True)
+    assert len(set(distinct)) == 120
     _, again = identify({"model": contender(values, groups)}, seed=1)
     _, other = identify({"model": contender(values, groups)}, seed=2)
     assert (pairs.scores["model"] == again.scores["model"]).all()
