@@ -72,9 +72,10 @@ def planted_dataset(
     splits: Sequence[EvaluationSplit], prompts: Mapping[str, Sequence[str]]
 ) -> EvaluationDataset:
     return EvaluationDataset(
-        "planted",
-        tuple(prompts),
-        tuple(name.replace("_", " ") for name in prompts),
-        tuple(tuple(texts) for texts in prompts.values()),
-        {split.name: split for split in splits},
+        name="planted",
+        source="planted",
+        label_names=tuple(prompts),
+        titles=tuple(name.replace("_", " ") for name in prompts),
+        prompts=tuple(tuple(texts) for texts in prompts.values()),
+        splits={split.name: split for split in splits},
     )

@@ -9,43 +9,40 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_fakes import NoiseModel, PlantedModel, planted_dataset, planted_split
-
-from esi_fast.evaluation.document import Document, Section, Table, write_document
-from esi_fast.evaluation.embed import Embedder
-from esi_fast.evaluation.metrics import Resampling, auroc
-from esi_fast.evaluation.report import (
-    evaluation_metrics,
-    format_interval,
-    macro_lines,
-    read_metrics,
+from evaluation_results import (
+    STRENGTHS,
+    label_result,
+    pair_result,
+    query_result,
     write_evaluation,
 )
-from esi_fast.evaluation.zeroshot import zero_shot
 
-PROMPTS = {"atrial_fibrillation": ["af"], "low|voltage": ["lv"], "never_seen": ["ns"]}
-TEXTS = {"af": np.eye(12)[0], "lv": np.eye(12)[1], "ns": np.eye(12)[2]}
+from esi_fast.evaluation.document import Document, Section, Table, write_document
+from esi_fast.evaluation.figures import shown_contenders
+from esi_fast.evaluation.report import make_report, read_report, report_lines
+from esi_fast.evaluation.report_sections import format_interval
+from esi_fast.evaluation.titles import measure_title, task_text, task_title
+from esi_fast.evaluation.worst_errors import worst_errors
+from esi_fast.plot_curves import Panel, plot_confusion, plot_panels, plot_reliability
 
 
-def evaluate(out: Path):
-    rng = np.random.default_rng(1)
-    labels = np.zeros((80, 3), bool)
-    labels[:, 0] = rng.random(80) < 0.5
-    labels[:5, 1] = True
-    embeddings = (rng.normal(size=(80, 12)) + 2 * np.pad(labels, ((0, 0), (0, 9)))).astype("f4")
-    split = planted_split("test", embeddings, labels, unreadable={79: "torn <file>"})
-    dataset = planted_dataset([split], PROMPTS)
-    result = zero_shot(
-        Embedder(PlantedModel(TEXTS), dataset),
-        Embedder(NoiseModel(TEXTS), dataset),
-        resampling=Resampling(50),
-    )
-    metrics = evaluation_metrics(
-        [result], dataset, root=Path("data"), model=Path("models/demo"), config={"fs": 100.0},
-        command="tools/evaluate models/demo --out 'my <out>'",
-    )  # fmt: skip
-    write_evaluation(out, metrics, [result])
-    return result
+def evaluate(out: Path, *results):
+    write_evaluation(out, *(results or (label_result(), query_result(), pair_result())))
+    return make_report(out, command="tools/evaluate models/demo --out 'my <out>'")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a result of every kind and its reports."""
+    out = tmp_path_factory.mktemp("evaluated")
+    evaluate(out)
+    return out
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time."""
+    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
 
 
 class References(HTMLParser):
@@ -84,66 +81,107 @@ def assert_self_contained(path: Path, num_pictures: int) -> References:
     return found
 
 
-def test_the_reports_hold_every_finding_and_the_numbers_of_metrics_json(tmp_path: Path):
-    evaluate(tmp_path)
-    metrics = read_metrics(tmp_path)
-    trained = metrics["tasks"]["zeroshot"]["trained"]
-    html = assert_self_contained(tmp_path / "report.html", num_pictures=1)
-    markdown = (tmp_path / "report.md").read_text()
-    for label, row in trained["per_label"].items():
+def test_the_reports_hold_every_finding_and_the_numbers_of_report_json(evaluated: Path):
+    report = read_report(evaluated)
+    task = report["tasks"]["probe"]
+    # Forest, ROC, precision-recall, calibration, confusion; and the ROC of verification.
+    html = assert_self_contained(evaluated / "report.html", num_pictures=6)
+    text, markdown = ((evaluated / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for contender in task["contenders"].values():
+        for interval in contender["macro"].values():
+            assert format_interval(interval) in html.cells
+            assert format_interval(interval) in markdown
+    for label, row in task["labels"].items():
         assert row["title"] in html.cells
         assert row["title"].replace("|", r"\|") in markdown
-        shown = format_interval(row["auroc"])
-        assert shown in html.cells
-        assert shown in markdown
-        assert (shown == "undefined") == (label == "never_seen")
-    assert format_interval(trained["macro_auroc"]) in html.cells
-    assert "not in the macro means: no positive record" in html.cells
-    assert "low|voltage (5)" in (tmp_path / "report.html").read_text()  # too few positives
-    assert "torn &lt;file&gt;" in (tmp_path / "report.html").read_text()
+        for interval in task["contenders"]["model"]["labels"][label].values():
+            assert format_interval(interval) in html.cells
+            assert (interval["value"] is None) == (label == "never_seen")
+    for name in ("identify", "verify"):
+        for contender in report["tasks"][name]["contenders"].values():
+            for interval in contender["measures"].values():
+                assert format_interval(interval) in html.cells
+    for task in report["tasks"].values():
+        for interval in task["comparisons"]["random-0"]["differences"].values():
+            assert format_interval(interval) in html.cells
+    assert "not in the macro means: no training record" in html.cells
+    assert "not in the macro means: 5 positive records, fewer than 6" in html.cells
+    assert "labels shuffled" in html.cells
+    assert "score: low|voltage (5)." in text  # too few positives
+    assert "torn &lt;file&gt;" in text
+    assert "A note on &lt;protocol&gt;." in text
+    assert "made from cached scores, without the records" in text
     for name in re.findall(r"\]\((figures/[^)]+)\)", markdown):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    # The cells of a Markdown row are as many as its header's, in each of the three tables.
-    rows = [line for line in markdown.splitlines() if line.startswith("|")]
-    widths = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
-    assert widths == [8] * 3 + [8] * 5 + [4] * 3
+        assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
+    # The cells of a Markdown row are as many as its header's, in every table.
+    tables = re.findall(r"(?:^\|.*\n)+", markdown, flags=re.MULTILINE)
+    assert len(tables) == 9
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
 
-def test_metrics_json_is_strict_json_and_names_what_is_undefined(tmp_path: Path):
-    evaluate(tmp_path)
-    text = (tmp_path / "metrics.json").read_text()
-    metrics = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    task = metrics["tasks"]["zeroshot"]
-    never = task["trained"]["per_label"]["never_seen"]
+@pytest.mark.usefixtures("no_pictures")
+def test_the_report_says_by_itself_that_a_set_is_small(tmp_path: Path):
+    evaluate(tmp_path / "small")
+    small = (tmp_path / "small/report.md").read_text()
+    assert re.search(
+        r"Linear probe: 90 records of 45 patients; 2 of 4 labels count in the macro means, 2 are "
+        r"left out; the interval of macro AUROC of model is 0\.\d+ wide\. That is a small set",
+        small,
+    )
+    assert "12 pairs of one patient and 132 of two, among 12 patients" in small
+    assert "With fewer than 1,000 pairs of two patients, FAR 1e-3 allows none" in small
+    evaluate(tmp_path / "large", label_result(n=4000, strengths={"model": 2.0}))
+    large = (tmp_path / "large/report.md").read_text()
+    assert "4000 records of 2000 patients" in large
+    assert "That is a small set" not in large
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_counts_say_where_their_thresholds_come_from(tmp_path: Path):
+    result = label_result()
+    report = evaluate(tmp_path / "own", result)
+    confusion = report["tasks"]["probe"]["confusion"]
+    assert confusion["chosen_on"] == "test"
+    row = confusion["labels"]["sinus_rhythm"]
+    called = result.scores["model"][:, 1] >= row["threshold"]
+    assert row["true_positives"] == int((called & result.labels[:, 1]).sum())
+    assert row["false_positives"] == int((called & ~result.labels[:, 1]).sum())
+    counts = {name: value for name, value in row.items() if name != "threshold"}
+    assert sum(counts.values()) == 90
+    assert "the counts are optimistic" in (tmp_path / "own/report.md").read_text()
+    result.details["thresholds"] = {"model": {"sinus_rhythm": 0.0, "never_seen": 0.5}}
+    report = evaluate(tmp_path / "val", result)
+    confusion = report["tasks"]["probe"]["confusion"]
+    assert confusion["chosen_on"] == "val"
+    assert list(confusion["labels"]) == ["sinus_rhythm"]
+    assert confusion["labels"]["sinus_rhythm"]["false_negatives"] == 0
+    assert confusion["labels"]["sinus_rhythm"]["true_negatives"] == 0
+    assert "chosen on the validation patients" in (tmp_path / "val/report.md").read_text()
+    assert "thresholds" not in report["tasks"]["probe"]["details"]
+
+
+def test_report_json_is_strict_json_and_names_what_is_undefined(evaluated: Path):
+    text = (evaluated / "report.json").read_text()
+    report = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    task = report["tasks"]["probe"]
+    never = task["contenders"]["model"]["labels"]["never_seen"]
     assert never["auroc"] == {"value": None, "low": None, "high": None}
-    assert never["positives"] == 0
-    assert never["left_out"] == "no positive record"
-    assert task["unreadable"] == {"test-0079": "torn <file>"}
-    assert task["records"] == 79
-    assert metrics["versions"]["torch"]
-    assert metrics["command"].startswith("tools/evaluate")
-    assert not list(tmp_path.glob("*.partial"))
+    assert task["labels"]["never_seen"]["positives"] == 0
+    assert task["unreadable"] == {"r999": "torn <file>"}
+    assert task["records"] == 90
+    assert report["versions"]["torch"]
+    assert report["command"].startswith("tools/evaluate")
+    assert not list(evaluated.glob("*.partial"))
 
 
-def test_cached_predictions_give_the_reported_scores(tmp_path: Path):
-    result = evaluate(tmp_path)
-    with np.load(tmp_path / "predictions-zeroshot.npz") as cached:
-        values = auroc(cached["trained"], cached["labels"])
-        names = cached["label_names"].tolist()
-        assert cached["keys"].tolist() == list(result.keys)
-        assert len(cached["groups"]) == len(cached["keys"])
-    per_label = read_metrics(tmp_path)["tasks"]["zeroshot"]["trained"]["per_label"]
-    for name, value in zip(names, values, strict=True):
-        expected = per_label[name]["auroc"]["value"]
-        assert value == pytest.approx(np.nan if expected is None else expected, nan_ok=True)
-
-
-def test_the_terminal_gets_both_macro_aurocs(tmp_path: Path):
-    result = evaluate(tmp_path)
-    (line,) = macro_lines(read_metrics(tmp_path))
-    assert f"{result.comparison.trained.macro_auroc.value:.3f} [" in line
-    assert f"{result.comparison.untrained.macro_auroc.value:.3f} [" in line
-    assert "79 records of 79 patients" in line
+def test_the_terminal_gets_every_contender_with_its_test(evaluated: Path):
+    report = read_report(evaluated)
+    lines = report_lines(report)
+    assert len(lines) == 6
+    assert re.fullmatch(r"Linear probe: macro AUROC 0\.\d+ \[.*\] model", lines[0])
+    assert re.fullmatch(r"Linear probe: .* random-0 \(p 0\.\d{4} after Holm\)", lines[1])
+    assert re.fullmatch(r"Subject verification: equal error rate .* random-0", lines[5])
 
 
 def test_intervals_in_words():
@@ -152,15 +190,88 @@ def test_intervals_in_words():
     assert format_interval({"value": 0.5, "low": None, "high": None}) == "0.500 [no interval]"
 
 
-def test_absent_or_foreign_metrics_are_refused(tmp_path: Path):
+def test_tasks_and_measures_in_words():
+    assert task_title("probe") == "Linear probe"
+    assert task_title("probe-10") == "Linear probe, 10 % of the training patients"
+    assert task_text("probe-10") == task_text("probe")
+    assert (task_title("new"), task_text("new"), measure_title("rank-1")) == ("new", "", "rank-1")
+
+
+def test_absent_or_foreign_reports_are_refused(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="run tools/evaluate first"):
-        read_metrics(tmp_path)
-    path = tmp_path / "metrics.json"
+        read_report(tmp_path)
+    path = tmp_path / "report.json"
     foreign = dict.fromkeys(("{", "{}", "[1]"), "not an evaluation")
-    for text, message in (foreign | {'{"format_version": 9}': "version 9"}).items():
+    foreign |= {'{"format_version": 9}': "version 9", '{"format_version": 2}': "has no tasks"}
+    for text, message in foreign.items():
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            read_metrics(tmp_path)
+            read_report(tmp_path)
+
+
+def test_a_picture_shows_four_contenders_at_most_and_random_ones_last():
+    names = ("model", "random-0", "random-1", "random-2", "against", "xresnet1d101")
+    assert shown_contenders(names) == ["model", "against", "xresnet1d101", "random-0"]
+    assert shown_contenders(STRENGTHS) == ["model", "random-0"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_worst_errors_are_drawn(tmp_path: Path):
+    result = label_result()
+    asked = []
+
+    def read(key: str) -> np.ndarray:
+        asked.append(key)
+        return np.zeros((12, 1000), np.float32)
+
+    pages = worst_errors(result, read, fs=100.0)
+    assert [page.name for page in pages] == [f"probe-error-{i}" for i in (1, 2, 3, 4)]
+    common = np.argsort(-result.labels.sum(axis=0), kind="stable")[:2]
+    expected = []
+    for k in common:
+        scores, positive = result.scores["model"][:, k], result.labels[:, k]
+        expected += [
+            result.keys[~positive][scores[~positive].argmax()],
+            result.keys[positive][scores[positive].argmin()],
+        ]
+    assert asked == expected
+    assert "and not labelled so" in pages[0].alt
+    assert "and labelled so" in pages[1].alt
+    assert all(page.png.startswith(b"\x89PNG") for page in pages)
+    write_evaluation(tmp_path, result)
+    make_report(tmp_path, command="", errors=pages)
+    assert_self_contained(tmp_path / "report.html", num_pictures=4)
+
+
+def test_a_label_without_an_error_has_no_page():
+    result = label_result()
+    result.scores["model"][:, :3] = result.labels[:, :3]
+    assert worst_errors(result, lambda key: pytest.fail("was read"), fs=100.0) == ()
+
+
+def test_figures_refuse_what_they_cannot_draw():
+    line = (np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match="0 panels"):
+        plot_panels([], xlabel="x", ylabel="y")
+    with pytest.raises(ValueError, match="5 curves: one to four"):
+        plot_panels([Panel("", {str(i): line for i in range(5)})], xlabel="x", ylabel="y")
+    with pytest.raises(ValueError, match="0 reliability curves"):
+        plot_reliability({})
+    with pytest.raises(ValueError, match="0 tables"):
+        plot_confusion([])
+
+
+def test_a_panel_shows_its_curves_and_its_chance():
+    line = (np.array([0.0, 0.2, 1.0]), np.array([0.0, 0.9, 1.0]))
+    figure = plot_panels(
+        [Panel("a $b", {"one": line}, chance=0.3), Panel("c", {"one": line, "two": line})],
+        xlabel="x", ylabel="y",
+    )  # fmt: skip
+    first, second = figure.axes
+    assert [list(drawn.get_ydata()) for drawn in first.lines] == [[0.3, 0.3], [0.0, 0.9, 1.0]]
+    assert len(second.lines) == 3
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
 
 
 def test_text_from_records_cannot_become_markup(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from test_report import assert_self_contained
 from esi_fast.cli import UsageError
 from esi_fast.cqa.generate import describe_reports
 from esi_fast.evaluation.datasets import DATASETS
-from esi_fast.evaluation.report import TASK_TITLES
+from esi_fast.evaluation.protocols import PROTOCOLS
+from esi_fast.evaluation.run import TASKS
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.simulate_tree import write_tree
@@ -74,22 +76,35 @@ def test_the_whole_way_from_model_to_closing_report(
 ):
     out = tmp_path / "evaluation"
     flags = ("--dataset", "shards", "--root", story / "shards", "--out", out)
-    options = ("--resamples", 50, "--min-positives", 1)
-    assert in_process(root, "evaluate", story / "model", *flags, *options) == 0
+    options = ("--resamples", 50, "--min-positives", 1, "--seeds", 1)
+    tasks = ("--task", "probe,zeroshot")
+    assert in_process(root, "evaluate", story / "model", *flags, *options, *tasks) == 0
     printed = capsys.readouterr().out
-    assert "Zero-shot: macro AUROC 0." in printed
-    assert "Linear probe: macro AUROC 0." in printed
-    metrics = json.loads((out / "metrics.json").read_text())
+    assert re.search(r"^Zero-shot: macro AUROC 0\.\d+ \[.*\] model$", printed, re.MULTILINE)
+    assert re.search(r"^Linear probe: macro AUROC .* random-0 \(p .* after Holm\)$", printed, re.M)
+    report = json.loads((out / "report.json").read_text())
     index = json.loads((story / "shards/index.json").read_text())
-    splits = {name: split["records"] for name, split in metrics["dataset"]["splits"].items()}
+    splits = {name: split["records"] for name, split in report["dataset"]["splits"].items()}
     assert splits == {name: index["counts"][name] for name in ("train", "val", "test")}
-    zeroshot = metrics["tasks"]["zeroshot"]
+    zeroshot = report["tasks"]["zeroshot"]
     assert zeroshot["records"] == splits["test"]
-    assert metrics["model"]["config"]["encoder"] == "convnextv2_atto"
-    assert "sinus_rhythm" in zeroshot["trained"]["per_label"]
-    assert_self_contained(out / "report.html", num_pictures=2)
+    assert zeroshot["confusion"]["chosen_on"] == "val"
+    assert report["model"]["config"]["encoder"] == "convnextv2_atto"
+    assert "sinus_rhythm" in zeroshot["labels"]
+    assert len(list((out / "embeddings").glob("*.npz"))) == 6
+    assert (out / "figures/probe-error-1.png").is_file()
     with pytest.raises(UsageError, match="is not empty"):
         in_process(root, "evaluate", story / "model", *flags)
+
+    # The reports again, of the cache alone, without the pages that need the records.
+    (out / "embeddings").rename(tmp_path / "embeddings")
+    assert in_process(root, "evaluate", "--from-cache", "--out", out) == 0
+    again = json.loads((out / "report.json").read_text())
+    changed = {"command", "date"}
+    assert {k: v for k, v in again.items() if k not in changed} == {
+        k: v for k, v in report.items() if k not in changed
+    }
+    assert_self_contained(out / "report.html", count_pictures(out))
 
     closing = tmp_path / "report"
     folders = ("--run", story / "run", "--evaluation", out, "--shards", story / "shards")
@@ -103,16 +118,66 @@ def test_the_whole_way_from_model_to_closing_report(
     assert "Simulated recordings are test and demonstration data" in text
     assert "convnextv2_atto" in text
     assert (closing / "figures/page.png").is_file()
+    with pytest.raises(
+        ValueError, match=r"has not learned: zero-shot macro AUROC 0\.\d+, and not 2"
+    ):
+        in_process(root, "report", *arguments, "--overwrite", "--zero-shot-at-least", 2)
+
+
+def count_pictures(out: Path) -> int:
+    return len(re.findall(r"!\[", (out / "report.md").read_text()))
+
+
+def test_a_rerun_embeds_and_scores_nothing_twice(
+    root: Path,
+    story: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # The pictures, which take most of the time, are another test's.
+    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
+    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
+    out = tmp_path / "out"
+    common = ("--dataset", "shards", "--root", story / "shards", "--out", out, "--resamples", 5)
+    first = (*common, "--seeds", 0, "--task", "zeroshot")
+    assert in_process(root, "evaluate", story / "model", *first) == 0
+    assert "zeroshot on shards" in capsys.readouterr().err
+    times = {path: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
+    assert len(times) == 2
+    more = (*common, "--seeds", 0, "--task", "zeroshot,probe", "--resume")
+    assert in_process(root, "evaluate", story / "model", *more) == 0
+    said = capsys.readouterr().err
+    assert f"zeroshot: from {out}" in said
+    assert "probe on shards" in said
+    after = {path: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
+    assert times.items() < after.items()
+    # Another contender: every task is scored again, what was embedded is not.
+    compared = (*common, "--seeds", 0, "--task", "zeroshot", "--resume", "--against")
+    assert in_process(root, "evaluate", story / "model", *compared, story / "model") == 0
+    said = capsys.readouterr()
+    assert "zeroshot on shards" in said.err
+    assert "against (p 1.0000 after Holm)" in said.out
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["tasks"]) == ["zeroshot"]
+    assert report["contenders"]["against"] == str(story / "model")
+    unchanged = {path: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
+    assert unchanged == after
+    assert in_process(root, "evaluate", story / "model", *first, "--overwrite") == 0
+    assert not (out / "scores-probe.npz").exists()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--dataset": "cpsc"}, "dataset 'cpsc' is not available (available: shards, ptbxl)"),
-        ({"--task": "zeroshot,finetune"}, "task 'finetune' is not available"),
+        ({"--dataset": "mit"}, "dataset 'mit' is not available (available: shards, ptbxl, cinc"),
+        ({"--task": "zeroshot,sing"}, "task 'sing' is not available"),
         ({"--labels": "super"}, "labels 'super' are not available for shards"),
         ({"--folds": "train=1-8,val=9,test=10"}, "--folds is for ptbxl"),
         ({"--dataset": "ptbxl", "--folds": "train=1"}, "must name train, val and test"),
+        ({"--protocol": "other"}, "--protocol 'other' is none of fixed, merl"),
+        ({"--seeds": "-1"}, "--seeds -1 must not be negative"),
+        ({"--against": "absent"}, "--against folder absent does not exist"),
         ({"--split": "val"}, "cannot be scored on val"),
         ({"--split": "dev"}, "is none of train, val, test"),
         ({"--root": "absent"}, "--root folder absent does not exist"),
@@ -149,11 +214,24 @@ def test_a_folder_of_another_kind_is_refused(root: Path, story: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_reports_from_a_cache_need_a_cache_and_nothing_else(root: Path, tmp_path: Path):
+    done = tool(root, "evaluate", "--from-cache", "--out", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "evaluation.json does not exist; run tools/evaluate first" in done.stderr
+    done = tool(root, "evaluate", tmp_path, "--from-cache", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "--from-cache needs nothing but --out" in done.stderr
+    done = tool(root, "evaluate", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "model is missing (only --from-cache does without)" in done.stderr
+
+
 def test_the_tool_offers_what_the_package_has(root: Path):
     """The tool repeats the names, so that --help need not load the package."""
     tool_names = runpy.run_path(str(root / "tools/evaluate"))
     assert tool_names["DATASETS"] == DATASETS
-    assert set(tool_names["TASKS"]) == set(TASK_TITLES)
+    assert tool_names["PROTOCOLS"] == PROTOCOLS
+    assert set(tool_names["TASKS"]) == set(TASKS)
 
 
 def test_the_report_tool_needs_its_folders(root: Path, story: Path, tmp_path: Path):

@@ -17,11 +17,13 @@ from esi_fast.data.shard_index import read_shard_folder
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.evaluation.datasets import fit_signals
 from esi_fast.evaluation.document import Document, Section, Table, picture, write_document
-from esi_fast.evaluation.report import (
+from esi_fast.evaluation.figures import forest_picture
+from esi_fast.evaluation.report import read_report
+from esi_fast.evaluation.report_sections import (
+    comparison_section,
     method_section,
-    read_metrics,
-    score_sections,
     summary_section,
+    task_sections,
 )
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.plot import plot_ecg, plot_training, read_training_metrics
@@ -115,24 +117,26 @@ def write_closing_report(
         model: if given, its own caption of the record stands beside the baked one.
 
     Returns:
-        The evaluation's metrics, for whoever prints them.
+        The evaluation's report, for whoever prints them.
 
     Raises:
         FileNotFoundError: a file of the three folders is missing.
         ValueError: one of them is damaged, or no record is held out.
     """
-    metrics = read_metrics(evaluation)
+    report = read_report(evaluation)
+    forests = {name: forest_picture(name, task) for name, task in report["tasks"].items()}
     sections = (
-        summary_section(metrics),
+        summary_section(report),
+        *comparison_section(report),
         _record_section(held_out_record(shards), model),
         _training_section(run),
-        *score_sections(metrics),
-        method_section(metrics),
+        *task_sections(report, forests),
+        method_section(report),
         _settings_section(run, shards),
     )
     document = Document("From recordings to a model that reads them", sections, (SIMULATED_NOTICE,))
     write_document(document, out)
-    return metrics
+    return report
 
 
 def _record_section(record: HeldOutRecord, model: Captioner | None) -> Section:

@@ -36,6 +36,9 @@ from esi_fast.evaluation.significance import macro_auroc_p_value
 RANK_MEASURES = ("auroc", "auprc", "f_max", "sensitivity")
 CALIBRATION_MEASURES = ("brier", "calibration_error")
 MAX_FALSE_RATE = 0.1  # 90 % specificity
+# Where ``LabelResult.details`` has thresholds that were chosen on the validation patients:
+# contender to label to threshold.
+THRESHOLDS = "thresholds"
 
 
 def summarise_labels(result: LabelResult, settings: Resampling) -> dict[str, Any]:
@@ -46,7 +49,9 @@ def summarise_labels(result: LabelResult, settings: Resampling) -> dict[str, Any
     each its ``macro`` measures and those of its ``labels``. ``comparisons`` hold the first
     contender against each other one: the paired interval of each macro difference and the ``p`` of
     the macro AUROC's. ``control`` scores the first contender against labels that were shuffled
-    between patients.
+    between patients. ``confusion`` counts the first contender's right and wrong calls at the
+    threshold of the highest F1, ``chosen_on`` the validation patients where ``result.details`` has
+    such (:data:`THRESHOLDS`), or else on the scored split itself.
 
     Raises:
         ValueError: a score is NaN or infinite in a column that is not NaN throughout, a
@@ -79,8 +84,8 @@ def summarise_labels(result: LabelResult, settings: Resampling) -> dict[str, Any
             for other in others
         },
         "control": _control(result, first, counted, settings),
-        "thresholds": result.details.get("thresholds", {}),
-        "details": {k: v for k, v in result.details.items() if k != "thresholds"},
+        "confusion": _confusion(result, first),
+        "details": {k: v for k, v in result.details.items() if k != THRESHOLDS},
         "unreadable": dict(result.errors),
     }
 
@@ -173,11 +178,37 @@ def rank_measures(counts: Counts) -> list[FloatArray]:
 
 
 def f_max_threshold(scores: FloatArray, positive: BoolArray) -> float:
-    """The score at and above which calling records positive gives the highest F1; NaN if none."""
+    """The score at and above which calling records positive gives the highest F1.
+
+    Args:
+        scores: (n,) of one label, no NaN.
+        positive: (n,) booleans, one of them true.
+    """
     ranked = RankedScores(scores, positive)
-    if not len(ranked.thresholds):
-        return float("nan")
     return float(ranked.thresholds[f_score(ranked.counts())[:, 0].argmax()])
+
+
+def _confusion(result: LabelResult, first: str) -> dict[str, Any]:
+    chosen = result.details.get(THRESHOLDS, {}).get(first)
+    tables = {}
+    for k, name in enumerate(result.label_names):
+        scores, positive = result.scores[first][:, k], result.labels[:, k]
+        if chosen is None:
+            has_both = bool(positive.any() and not positive.all())
+            threshold = f_max_threshold(scores, positive) if has_both else None
+        else:
+            threshold = chosen.get(name)
+        if threshold is None or np.isnan(scores).any():
+            continue
+        called = scores >= threshold
+        tables[name] = {
+            "threshold": float(threshold),
+            "true_positives": int((called & positive).sum()),
+            "false_positives": int((called & ~positive).sum()),
+            "false_negatives": int((~called & positive).sum()),
+            "true_negatives": int((~called & ~positive).sum()),
+        }
+    return {"chosen_on": result.split if chosen is None else "val", "labels": tables}
 
 
 def _macro(values: FloatArray, counted: BoolArray) -> FloatArray:
