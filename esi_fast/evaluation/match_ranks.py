@@ -55,7 +55,7 @@ def match_ranks(
     ranks = tuple(np.empty(len(query_ND)) for _ in keys)
     step = max(1, _MAX_COSINES // len(gallery_MD))
     starts = range(0, len(query_ND), step)
-    for start in tqdm(starts, desc=title, unit="block", disable=None, leave=False):
+    for start in tqdm(starts, desc=title, unit="block", disable=None, leave=False, delay=1):
         part = slice(start, start + step)
         cosine = _cosines(query_ND[part], gallery_MD)
         for found, (query_key_N, gallery_key_M) in zip(ranks, keys, strict=True):

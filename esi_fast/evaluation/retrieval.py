@@ -1,13 +1,131 @@
-"""Retrieval between ECGs and texts: is the right one among the k nearest?"""
+"""Retrieval between ECGs and texts: how far down the list is the right one?"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-_CHUNK = 1024  # queries compared at once with the whole gallery
+from esi_fast.evaluation.embed import Embedder, TextModel, unit_rows
+from esi_fast.evaluation.match_ranks import hits, match_ranks
+from esi_fast.evaluation.results import FloatArray, QueryResult
+from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
+
+KS = (1, 5, 10)
+MAX_QUERIES = 10_000
+_TEXT_BATCH = 256
+
+
+def retrieve(
+    embedders: Mapping[str, Embedder],
+    *,
+    split: str = "test",
+    ks: Sequence[int] = KS,
+    seed: int = 0,
+) -> QueryResult:
+    """Each text looks for its ECG among all of the split, and each ECG for its text.
+
+    A hit is what says the same, that is has an equal concept key; whether the very pair was found
+    is reported beside it. Ties count against a hit, and so do records with an equal text when the
+    very pair is asked for.
+
+    Args:
+        embedders: the contenders, over the same dataset.
+        split: which records; its captions are the texts.
+        ks: of the recalls.
+        seed: of the draw of :data:`MAX_QUERIES` records to ask with, where there are more. The
+            gallery is always whole.
+
+    Returns:
+        For texts that look for ECGs ("text ...") and ECGs that look for texts ("ECG ..."):
+        "recall@k", "median rank", and both again for the "exact" pair.
+
+    Raises:
+        ValueError: the dataset has no captions or no concept keys, nothing can be read, or an
+            embedding has no direction.
+    """
+    embeddings = {name: one.ecg(split) for name, one in embedders.items()}
+    rows, errors = shared_rows(embeddings)
+    dataset = next(iter(embedders.values())).dataset
+    target = dataset.split(split)
+    captions, concept_keys = target.captions, target.concept_keys
+    if captions is None or concept_keys is None:
+        raise ValueError(
+            f"dataset {dataset.name} has no {'captions' if captions is None else 'concept keys'} "
+            "to retrieve by: take shards that were written with --cqa, or records with statements"
+        )
+    has_text = np.array([bool(captions[row].strip()) for row in rows], dtype=np.bool_)
+    num_without_text = int((~has_text).sum())
+    rows = rows[has_text]
+    if not len(rows):
+        raise ValueError(f"no readable record of split {split} has a caption to retrieve by")
+    asked = np.arange(len(rows))
+    if len(rows) > MAX_QUERIES:
+        rng = np.random.default_rng(seed)
+        asked = np.sort(rng.choice(len(rows), MAX_QUERIES, replace=False))
+    texts = [captions[row] for row in rows]
+    pair, same = np.arange(len(rows)), concept_keys[rows]
+    outcomes: dict[str, dict[str, FloatArray]] = {}
+    for name, one in embedders.items():
+        ecg_MD = unit_embeddings(embeddings[name], rows)
+        text_MD = embed_texts(model_of(one), texts)
+        found: dict[str, FloatArray] = {}
+        for query, query_MD, gallery_MD in (("text", text_MD, ecg_MD), ("ECG", ecg_MD, text_MD)):
+            ranks, exact = match_ranks(
+                query_MD[asked],
+                gallery_MD,
+                (same[asked], same),
+                (pair[asked], pair),
+                title=f"retrieve by {query}, {name}",
+            )
+            for kind, of_kind in ((query, ranks), (f"{query} exact", exact)):
+                found |= hits(of_kind, ks, f"{kind} recall@")
+                found[f"{kind} median rank"] = of_kind
+        outcomes[name] = found
+    _, sizes = np.unique(same, return_counts=True)
+    return QueryResult(
+        task="retrieval",
+        split=split,
+        keys=np.array(target.keys)[rows[asked]],
+        groups=target.groups[rows[asked]],
+        outcomes=outcomes,
+        medians=frozenset(
+            f"{kind} median rank" for kind in ("text", "text exact", "ECG", "ECG exact")
+        ),
+        details={
+            "hit": "an equal concept key; exact: the very pair",
+            "gallery": len(rows),
+            "queries": len(asked),
+            "without_caption": num_without_text,
+            "distinct_texts": len(set(texts)),
+            "concept_keys": len(sizes),
+            # What any order of the gallery finds first: the chance to draw one of equal key.
+            "chance_recall_1": float((sizes.astype(np.float64) ** 2).sum() / len(same) ** 2),
+            "seed": seed,
+        },
+        errors=errors,
+    )
+
+
+def embed_texts(model: TextModel, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Unit embeddings (len(texts), D); a text that occurs again is embedded once.
+
+    Raises:
+        ValueError: an embedding is zero or not finite.
+    """
+    import torch
+    from tqdm import tqdm
+
+    distinct = list(dict.fromkeys(texts))
+    place = {text: i for i, text in enumerate(distinct)}
+    starts = range(0, len(distinct), _TEXT_BATCH)
+    with torch.inference_mode():
+        blocks = [
+            model.encode_text(distinct[start : start + _TEXT_BATCH]).float().cpu().numpy()
+            for start in tqdm(starts, desc="embed texts", unit="batch", disable=None, leave=False)
+        ]
+    return unit_rows(np.concatenate(blocks))[[place[text] for text in texts]]
 
 
 def recall_at(
@@ -15,9 +133,9 @@ def recall_at(
     gallery_MD: npt.NDArray[np.float32],
     query_key_N: npt.NDArray[np.int64],
     gallery_key_M: npt.NDArray[np.int64],
-    ks: Sequence[int] = (1, 5, 10),
+    ks: Sequence[int] = KS,
 ) -> dict[int, float]:
-    """Share of queries with a match among their k nearest, for each k.
+    """Share of queries with a match among their k nearest, for each k; ties count against it.
 
     Args:
         query_ND, gallery_MD: unit-length embeddings.
@@ -28,23 +146,5 @@ def recall_at(
     Raises:
         ValueError: there is no query or no gallery, or the keys do not fit.
     """
-    if not len(query_ND) or not len(gallery_MD):
-        raise ValueError(
-            f"{len(query_ND)} queries and a gallery of {len(gallery_MD)}: none to rank"
-        )
-    if len(query_ND) != len(query_key_N) or len(gallery_MD) != len(gallery_key_M):
-        raise ValueError(
-            f"{len(query_ND)} and {len(gallery_MD)} embeddings have {len(query_key_N)} and "
-            f"{len(gallery_key_M)} keys"
-        )
-    most = min(max(ks), len(gallery_MD))
-    hits = dict.fromkeys(ks, 0)
-    for start in range(0, len(query_ND), _CHUNK):
-        cosine = query_ND[start : start + _CHUNK] @ gallery_MD.T
-        nearest = np.argpartition(-cosine, most - 1, axis=1)[:, :most]
-        order = np.argsort(-np.take_along_axis(cosine, nearest, axis=1), axis=1, kind="stable")
-        found = gallery_key_M[np.take_along_axis(nearest, order, axis=1)]
-        matches = found == query_key_N[start : start + _CHUNK, None]
-        for k in ks:
-            hits[k] += int(matches[:, :k].any(axis=1).sum())
-    return {k: count / len(query_ND) for k, count in hits.items()}
+    (ranks,) = match_ranks(query_ND, gallery_MD, (query_key_N, gallery_key_M))
+    return {k: float((ranks <= k).mean()) for k in ks}
