@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wfdb
+from shard_tree import ADC_PER_MV, SETTINGS, build, make_tree, signal_of
 
 from esi_fast.evaluation.datasets import EvaluationDataset, open_dataset
 from esi_fast.evaluation.label_sets import PTBXL_SETS, label_set
@@ -54,7 +55,10 @@ def test_ptbxl_counts_are_those_of_its_table(shared_data: Path) -> None:
     assert len(test.keys) == sum(map(bool, stated))
     for k, code in enumerate(dataset.label_names):
         assert test.labels[:, k].sum() == sum(code in codes for codes in stated)
-    assert len(test.keys) == len(rows) or "have no label of this set" in dataset.notes[0]
+    with (root / "ptbxl_database.csv").open(newline="") as file:
+        every = [set(ast.literal_eval(row["scp_codes"])) for row in csv.DictReader(file)]
+    without = sum(not rhythms & codes for codes in every)
+    assert dataset.notes == (f"Left out for having no label of this set: {without} records.",)
     assert test.captions is not None
     assert all(test.captions)
     assert test.concept_keys is not None
@@ -137,7 +141,10 @@ def test_a_table_is_read_by_name(tmp_path: Path) -> None:
         ("record,x\na,1\na,0\n", "names record a twice"),
         ("record,x,y\na,1,0\n", "has no record with a 1 for y"),
         ("record,x,x\na,1,0\n", "has two columns x"),
+        ("record,x\na,1\n./a,0\n", "names record a twice"),
         ("record,x,split\na,1,tset\n", "has split 'tset' in row 2"),
+        ("record,x,split\na,1,test\nb,1,\n", "names no split in row 3"),
+        ("record,x,patient\na,1, \n", "names no patient in row 2"),
         ("record,x\na,1,1\n", "too many or too few fields in row 2"),
         ("record,x\n,1\n", "names no record in row 2"),
         ("record,x,split,patient\na,1,train,p\nb,1,test,p\n", "1 patients are in both"),
@@ -169,3 +176,41 @@ def test_rows_can_be_taken_out(tmp_path: Path) -> None:
     assert less.keys == ("a", "c")
     assert less.labels[:, 0].tolist() == [True, True]
     np.testing.assert_array_equal(less.read([1])[0], test.read([2])[0])
+
+
+def shards_of(root: Path, leads: tuple[str, ...]) -> Path:
+    tree = make_tree(root / "tree", 24)
+    tree.source = "mimic-iv-ecg"
+    build(tree, root / "shards", **SETTINGS, leads=leads)
+    return root / "shards"
+
+
+def test_leads_of_shards_are_put_in_the_standard_order_by_name(tmp_path: Path) -> None:
+    folder = shards_of(tmp_path, ("V1", "I"))
+    dataset = open_dataset("shards", folder, fs=SETTINGS["fs"], num_samples=200)
+    split = dataset.split("train")
+    signals, errors = split.read([2, 0])
+    assert errors == ("", "")
+    for signal, key in zip(signals, (split.keys[2], split.keys[0]), strict=True):
+        digital = signal_of(int(key.removeprefix("k")))
+        for lead in ("I", "V1"):
+            row = STANDARD_LEADS.index(lead)
+            wanted = digital[row, : signals.shape[-1]] / ADC_PER_MV
+            np.testing.assert_allclose(signal[row, : len(wanted)], wanted, atol=1e-3)
+    stored = [STANDARD_LEADS.index(lead) for lead in ("I", "V1")]
+    assert np.isnan(np.delete(signals, stored, axis=1)).all()
+    assert dataset.notes[0].startswith("Leads II, III, aVR, ")
+
+
+def test_a_damaged_sample_is_an_error_of_its_own(tmp_path: Path) -> None:
+    folder = shards_of(tmp_path, STANDARD_LEADS)
+    split = open_dataset("shards", folder, fs=SETTINGS["fs"], num_samples=200).split("train")
+    shard = min(folder.glob("train-*.tar"))
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1  # within the first sample's signal
+    shard.write_bytes(content)
+    signals, errors = split.read([0, 1])
+    assert "train-000000.tar" in errors[0]
+    assert np.isnan(signals[0]).all()
+    assert errors[1] == ""
+    assert np.isfinite(signals[1]).any()

@@ -12,12 +12,12 @@ from sklearn.metrics import roc_auc_score
 from esi_fast.evaluation.datasets import (
     DEFAULT_FOLDS,
     _check_patients,
-    fit_signals,
     open_dataset,
     parse_folds,
 )
 from esi_fast.evaluation.embed import Embedder, embed_ecg, embed_prompts
 from esi_fast.evaluation.metrics import Resampling
+from esi_fast.evaluation.signals import fit_signals
 from esi_fast.evaluation.zeroshot import zero_shot
 
 AXES = np.eye(12)

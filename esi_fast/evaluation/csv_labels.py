@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 _SPLITS = ("train", "val", "test")
 _OTHERS = ("record", "patient", "split")
@@ -20,7 +20,7 @@ class CsvLabels:
         keys: (n) the records as the table names them.
         paths: (n) where they are.
         patients: (n) the column ``patient``; without it, the record.
-        splits: (n) the column ``split``; without it, or where it is empty, "".
+        splits: (n) the column ``split``; without it, "".
         labels: (n) the labels with a 1.
         patients_known: whether there is a column ``patient``.
     """
@@ -42,8 +42,9 @@ class CsvLabels:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a column is missing or named twice, a record is named twice or not at all,
-                a label is not 0 or 1, a split is none, or no record has a certain label.
+            ValueError: a column is missing or named twice, a record is named twice, a record,
+                patient or split is empty, a split is none of the three, a label is not 0 or 1, or
+                no record has a certain label.
         """
         path = root / name
         if not path.is_file():
@@ -62,9 +63,10 @@ class CsvLabels:
         for line, row in enumerate(rows, start=2):
             if None in row or None in row.values():
                 raise ValueError(f"{path} has too many or too few fields in row {line}")
-            if not row["record"]:
-                raise ValueError(f"{path} names no record in row {line}")
-            if row.get("split", "") not in ("", *_SPLITS):
+            for column in set(columns).intersection(_OTHERS):
+                if not row[column].strip():
+                    raise ValueError(f"{path} names no {column} in row {line}")
+            if row.get("split", "train") not in _SPLITS:
                 raise ValueError(
                     f"{path} has split {row['split']!r} in row {line}, none of {_SPLITS}"
                 )
@@ -73,9 +75,8 @@ class CsvLabels:
                     raise ValueError(
                         f"{path} has {label} {row[label]!r} in row {line}: labels are 0 or 1"
                     )
-        if twice := [
-            one for one, number in Counter(r["record"] for r in rows).items() if number > 1
-        ]:
+        keys = [PurePosixPath(row["record"]).as_posix() for row in rows]
+        if twice := [key for key, number in Counter(keys).items() if number > 1]:
             raise ValueError(f"{path} names record {twice[0]} twice")
         labels = tuple(
             frozenset(label for label in label_names if float(row[label]) == 1.0) for row in rows
@@ -85,9 +86,9 @@ class CsvLabels:
                 raise ValueError(f"{path} has no record with a 1 for {label}: drop the column")
         return cls(
             label_names=label_names,
-            keys=tuple(row["record"] for row in rows),
-            paths=tuple(root / row["record"] for row in rows),
-            patients=tuple(row.get("patient") or row["record"] for row in rows),
+            keys=tuple(keys),
+            paths=tuple(root / key for key in keys),
+            patients=tuple(row.get("patient", key) for row, key in zip(rows, keys, strict=True)),
             splits=tuple(row.get("split", "") for row in rows),
             labels=labels,
             patients_known="patient" in columns,

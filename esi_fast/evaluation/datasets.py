@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from esi_fast.evaluation.csv_labels import CsvLabels
 from esi_fast.evaluation.label_sets import LabelSet, label_set
-from esi_fast.evaluation.protocols import PROTOCOLS, as_protocol
+from esi_fast.evaluation.protocols import PROTOCOLS
+from esi_fast.evaluation.signals import ReadRows, record_reader, shard_reader
+from esi_fast.leads import STANDARD_LEADS
 
 SPLITS = ("train", "val", "test")
 DATASETS = ("shards", "ptbxl", "cinc", "cpsc", "ludb", "csv")
@@ -25,11 +27,14 @@ DEFAULT_FOLDS: Mapping[str, tuple[int, ...]] = {
     "val": (9,),
     "test": (10,),
 }
+_TABLE_OF = {
+    "record_list.csv": "mimic-iv-ecg",
+    "ptbxl_database.csv": "ptb-xl",
+    "ludb.csv": "ludb",
+}
 # Shares of the patients where a dataset has no splits of its own.
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
 
-Signals = npt.NDArray[np.float32]
-ReadRows = Callable[[Sequence[int]], tuple[Signals, tuple[str, ...]]]
 ReadTexts = Callable[[Sequence[int]], Sequence[str]]
 
 
@@ -139,7 +144,9 @@ def open_dataset(
         folds: PTB-XL only: folds of each split; :data:`DEFAULT_FOLDS` if not given.
         protocol: "fixed", or "merl": see `esi_fast.evaluation.protocols`.
 
-    Shards and tables may have splits of their own; elsewhere a hash of the patient's id decides.
+    Shards have splits of their own and tables may; elsewhere a hash of the patient's id decides,
+    10 % of the patients for val and 20 % for test. Of PTB-XL its 500 Hz files are read, whatever
+    the model's rate, if they are there: shards are made of them, too.
 
     Raises:
         ValueError: the name, label set or protocol is not available, folds overlap or are given
@@ -160,7 +167,7 @@ def open_dataset(
             raise ValueError("dataset csv needs labels: the table, a path from its folder")
         table = CsvLabels.read(root, labels)
         return _assemble(
-            name, "wfdb", _of_table(table, fs, num_samples, protocol),
+            name, layout_of(root), _of_table(table, fs, num_samples, protocol),
             LabelSet(tuple, table.label_names), patients_known=table.patients_known,
         )  # fmt: skip
     chosen = label_set(name, labels or "concepts", root)
@@ -211,7 +218,6 @@ class _Part:
     records: Sequence[_Record]
     read: ReadRows
     texts: ReadTexts | None = None
-    num_left_out: int = 0
 
 
 def _open_shards(
@@ -232,20 +238,17 @@ def _open_shards(
             for key, meta, same in zip(shard_set.keys, metas, shard_set.concept_keys, strict=True)
         ]
 
-        def read(
-            rows: Sequence[int], shard_set: ShardSet = shard_set
-        ) -> tuple[Signals, tuple[str, ...]]:
-            signals = fit_signals(shard_set.read_ecg(rows), shard_set.fs, fs, num_samples)
-            return as_protocol("shards", protocol, signals, fs), ("",) * len(rows)
-
         def texts(rows: Sequence[int], shard_set: ShardSet = shard_set) -> list[str]:
             return [shard_set.read_caption(row) or "" for row in rows]
 
         has_captions = folder["settings"]["captions"] is not None
+        read = shard_reader(shard_set, fs, num_samples, protocol)
         parts[split] = _Part(records, read, texts if has_captions else None)
     source = str(folder["settings"]["source"])
     known = bool(folder["patients_known"])
-    return _assemble("shards", source, parts, labels, patients_known=known)
+    absent = [lead for lead in STANDARD_LEADS if lead not in folder["leads"]]
+    notes = [f"Leads {', '.join(absent)} are absent from these shards."] if absent else []
+    return _assemble("shards", source, parts, labels, patients_known=known, notes=notes)
 
 
 def _open_catalogue(
@@ -259,8 +262,10 @@ def _open_catalogue(
 ) -> EvaluationDataset:
     from esi_fast.cqa.caption import compose, concept_key_of_report
     from esi_fast.data.plan import split_of
+    from esi_fast.data.shard_index import concept_key_number
     from esi_fast.signal.catalogue import CatalogueEntry
     from esi_fast.signal.catalogues import Source, open_catalogue
+    from esi_fast.signal.wfdb_folder import SEGMENT
 
     sources: dict[str, Source] = {"ptbxl": "ptb-xl", "ludb": "ludb"}
     catalogue = open_catalogue(root, source=sources.get(name, "wfdb"))
@@ -269,6 +274,8 @@ def _open_catalogue(
     records: dict[str, list[_Record]] = {}
     left_out = 0
     for entry in catalogue:
+        if entry.error.startswith(SEGMENT):  # it is read as part of its record
+            continue
         if entry.error:
             raise ValueError(entry.error)
         if name == "ptbxl":
@@ -279,9 +286,9 @@ def _open_catalogue(
         if split is None or (labels.only_labelled and not names):
             left_out += split is not None
             continue
-        same = np.uint64(int(concept_key_of_report(entry.statements), 16)).astype(np.int64)
+        same = concept_key_number(concept_key_of_report(entry.statements))
         kept.setdefault(split, []).append(entry)
-        records.setdefault(split, []).append(_Record(entry.key, entry.subject_id, names, int(same)))
+        records.setdefault(split, []).append(_Record(entry.key, entry.subject_id, names, same))
     parts = {}
     for split, entries in kept.items():
 
@@ -289,13 +296,18 @@ def _open_catalogue(
             some = (entries[row] for row in rows)
             return [compose(one.statements, age=one.age, sex=one.sex).text for one in some]
 
-        read = _reader(name, [entry.path for entry in entries], fs, num_samples, protocol)
+        read = record_reader(name, [entry.path for entry in entries], fs, num_samples, protocol)
         parts[split] = _Part(records[split], read, texts)
     notes = []
     if left_out:
-        notes.append(f"{left_out} records have no label of this set and were left out.")
+        notes.append(f"Left out for having no label of this set: {left_out} records.")
     source, known = catalogue.source, catalogue.patients_known
     return _assemble(name, source, parts, labels, patients_known=known, notes=notes)
+
+
+def layout_of(root: Path) -> str:
+    """Whose ids the records of a folder have: the database whose table is in it, else "wfdb"."""
+    return next((one for file, one in _TABLE_OF.items() if (root / file).is_file()), "wfdb")
 
 
 def _of_table(table: CsvLabels, fs: float, num_samples: int, protocol: str) -> dict[str, _Part]:
@@ -311,35 +323,10 @@ def _of_table(table: CsvLabels, fs: float, num_samples: int, protocol: str) -> d
                 _Record(table.keys[row], table.patients[row], table.labels[row], None)
                 for row in rows
             ],
-            _reader("csv", [table.paths[row] for row in rows], fs, num_samples, protocol),
+            record_reader("csv", [table.paths[row] for row in rows], fs, num_samples, protocol),
         )
         for split, rows in rows_of.items()
     }
-
-
-def _reader(
-    name: str, paths: Sequence[str | Path], fs: float, num_samples: int, protocol: str
-) -> ReadRows:
-    def read(rows: Sequence[int]) -> tuple[Signals, tuple[str, ...]]:
-        from esi_fast.signal.record_batch import read_records
-
-        batch = read_records([paths[row] for row in rows], fs=fs, duration=num_samples / fs)
-        signals = fit_signals(np.asarray(batch.signal, dtype=np.float32), fs, fs, num_samples)
-        return as_protocol(name, protocol, signals, fs), batch.errors
-
-    return read
-
-
-def fit_signals(signals: Signals, fs: float, model_fs: float, num_samples: int) -> Signals:
-    """Signals (n, 12, T) at ``fs`` in a model's format: resampled, then cut or padded with NaN."""
-    if fs != model_fs:
-        from esi_fast.signal.resample import resample
-
-        signals = resample(signals, fs, model_fs)
-    missing = num_samples - signals.shape[-1]
-    if missing > 0:
-        return np.pad(signals, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-    return signals[..., :num_samples]
 
 
 def _assemble(

@@ -59,11 +59,11 @@ def label_set(dataset: str, name: str, root: Path) -> LabelSet:
     Args:
         dataset: "ptbxl", "cinc", "cpsc", "ludb" or "shards".
         name: one of `SETS_OF` that dataset.
-        root: its folder; PTB-XL's has ``scp_statements.csv``.
+        root: its folder; PTB-XL's has ``scp_statements.csv``, LUDB's ``ludb.csv``.
 
     Raises:
         ValueError: the dataset has no such label set, or a table is damaged.
-        FileNotFoundError: PTB-XL's table is absent.
+        FileNotFoundError: that table is absent.
     """
     from esi_fast.cqa.caption import findings_of
 
@@ -77,19 +77,29 @@ def label_set(dataset: str, name: str, root: Path) -> LabelSet:
     if dataset == "ptbxl":
         return _ptbxl(root, name)
     if dataset == "ludb":
-        return LabelSet(_rhythms_of)
+        return _ludb_rhythms(root)
     return _snomed(dataset)
 
 
-def _rhythms_of(statements: Sequence[str]) -> set[str]:
-    """The findings that are rhythms."""
+def _ludb_rhythms(root: Path) -> LabelSet:
+    """What LUDB's column of rhythms says; extrasystoles, blocks and pacing have their own."""
     from esi_fast.cqa.caption import findings_of
-    from esi_fast.cqa.statements import normalize
 
-    rhythms = {
-        said.concept for text in statements for said in normalize(text) if said.kind == "rhythm"
-    }
-    return rhythms & set(findings_of(statements))
+    rows, _ = _read_table(root / "ludb.csv", ["Rhythms"])
+    rhythms = {line.strip() for row in rows for line in row["Rhythms"].splitlines()}
+    return LabelSet(lambda texts: findings_of([text for text in texts if text in rhythms]))
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> tuple[list[dict[str, str]], str]:
+    """The rows of a csv file by name, and its first column's name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; the label set is read from it")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file, restval="")
+        names = list(table.fieldnames or [""])
+        if lacking := [column for column in columns if column not in names]:
+            raise ValueError(f"{path} lacks the column {lacking[0]}")
+        return list(table), names[0]
 
 
 def _ptbxl(root: Path, name: str) -> LabelSet:
@@ -99,16 +109,9 @@ def _ptbxl(root: Path, name: str) -> LabelSet:
     (0), and the published benchmark (Strodthoff et al. 2021) counts them alike. Of sets that do not
     apply to every record, those without a label are left out, as there.
     """
-    path = root / "scp_statements.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; it says which code is of which set")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or [""]
-        needed = {"description", "diagnostic", "form", "rhythm", "diagnostic_class"}
-        if lacking := sorted((needed | {"diagnostic_subclass"}) - set(columns)):
-            raise ValueError(f"{path} lacks the column {lacking[0]}")
-        table = {row[columns[0]]: row for row in rows}
+    needed = ("description", "diagnostic", "form", "rhythm", "diagnostic_class")
+    rows, first = _read_table(root / "scp_statements.csv", [*needed, "diagnostic_subclass"])
+    table = {row[first]: row for row in rows}
     if name in ("super", "sub"):
         column = "diagnostic_class" if name == "super" else "diagnostic_subclass"
         label_of = {code: row[column] for code, row in table.items() if row[column]}
