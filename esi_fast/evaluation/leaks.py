@@ -1,7 +1,9 @@
 """Patients of an evaluated split whose recordings the model was pretrained on.
 
 A model carries no list of patients (they are not its to give away), so that the shards it was made
-from must be named. Ids of one source can be compared with each other; those of two cannot.
+from must be named. Within one database patients are compared by their ids and records by their
+names. Between two of them nothing can be compared: a copy of a recording under other ids, at
+another gain or rate, is not found, since its samples are not the same either.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.datasets import EvaluationDataset
+from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
 
 # Validation records choose the checkpoint, so that they count as seen.
 _SEEN = ("train", "val")
@@ -44,14 +47,15 @@ class Leaks:
         shown = ", ".join(self.names[:_NUM_SHOWN]) + (
             ", ..." if len(self.names) > _NUM_SHOWN else ""
         )
+        of = f" of {len(self.names)} patients" if self.by == "patient" else ""
         return (
-            f"{len(self.rows)} records of {len(self.names)} {self.by}s of split {self.split} were "
-            f"in the pretraining shards ({shown})"
+            f"{len(self.rows)} records{of} of split {self.split} were in the pretraining shards "
+            f"({shown})"
         )
 
 
 def find_leaks(dataset: EvaluationDataset, split: str, shards: Sequence[Path]) -> Leaks:
-    """Look for a split's patients in the ``records.csv`` of pretraining shards.
+    """Look for a split's patients and records in the ``records.csv`` of pretraining shards.
 
     Args:
         dataset: that is evaluated.
@@ -59,16 +63,16 @@ def find_leaks(dataset: EvaluationDataset, split: str, shards: Sequence[Path]) -
         shards: the folders that the model was pretrained on, as ``tools/shard`` writes them.
 
     Raises:
-        FileNotFoundError: a folder is no finished shard folder.
-        ValueError: a folder is damaged, or the split has no records.
+        FileNotFoundError: a folder is no finished shard folder, or has no ``records.csv``.
+        ValueError: a folder is damaged, its ``records.csv`` is not the one that was written with
+            it, or the split has no records.
     """
     from esi_fast.data.shard_index import read_shard_folder
 
     target = dataset.split(split)
-    by_patient = dataset.patients_known
-    own = target.groups if by_patient else np.array(target.keys, dtype=np.str_)
-    seen: set[str] = set()
-    notes, compared = [], False
+    patients: set[str] = set()
+    names: set[str] = set()
+    notes, by = [], ""
     for folder in shards:
         index = read_shard_folder(folder)
         source = str(index["settings"]["source"])
@@ -78,14 +82,55 @@ def find_leaks(dataset: EvaluationDataset, split: str, shards: Sequence[Path]) -
                 "be compared, and whether they share recordings is not known."
             )
             continue
-        compared = True
-        column = "subject_id" if by_patient else "key"
-        with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
-            seen |= {row[column] for row in csv.DictReader(file) if row["split"] in _SEEN}
-        notes.append(f"No {'patient' if by_patient else 'record'} of {folder} may be evaluated.")
-    rows = np.flatnonzero(np.isin(own, sorted(seen))) if seen else np.empty(0, np.int64)
-    by = ("patient" if by_patient else "record") if compared else ""
-    return Leaks(split, rows, tuple(sorted(set(own[rows].tolist()))), by, tuple(notes))
+        seen = [row for row in _read_records(folder, index) if row["split"] in _SEEN]
+        names |= {row["subject_id"] if source == "wfdb" else row["key"] for row in seen}
+        compared = "record"
+        if dataset.patients_known and index["patients_known"]:
+            patients |= {row["subject_id"] for row in seen}
+            compared = by = "patient"
+        by = by or compared
+        notes.append(
+            f"Split {split} was compared with the {len(seen)} records of {folder} that the model "
+            f"was trained or chosen on, by {compared}."
+        )
+    own = _record_names(dataset, target)
+    rows = np.array(
+        [
+            row
+            for row, (name, patient) in enumerate(zip(own, target.groups.tolist(), strict=True))
+            if name in names or patient in patients
+        ],
+        dtype=np.int64,
+    )
+    found = target.groups if by == "patient" else np.array(own, dtype=np.str_)
+    return Leaks(split, rows, tuple(sorted(set(found[rows].tolist()))), by, tuple(notes))
+
+
+def _read_records(folder: Path, index: dict[str, Any]) -> list[dict[str, str]]:
+    """The rows of ``records.csv``; of a damaged one a patient might slip through."""
+    from esi_fast.data.shard_index import sha256_of
+
+    path = folder / "records.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: whom the model was trained on is not known")
+    if sha256_of(path) != index["files"]["records.csv"]:
+        raise ValueError(f"{path} is not the file that was written with these shards")
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _record_names(dataset: EvaluationDataset, split: EvaluationSplit) -> list[str]:
+    """What each record is called, whatever folder it is reached from.
+
+    A tree of headers has the path in the key, which depends on where the tree was entered, and the
+    record's name as its patient; a table has paths, and PTB-XL's end in the rate.
+    """
+    if dataset.name == "csv":
+        stems = (PurePosixPath(key).name for key in split.keys)
+        if dataset.source != "ptb-xl":
+            return list(stems)
+        return [stem.removesuffix("_hr").removesuffix("_lr") for stem in stems]
+    return split.groups.tolist() if dataset.source == "wfdb" else list(split.keys)
 
 
 def without_leaks(dataset: EvaluationDataset, leaks: Leaks) -> EvaluationDataset:
