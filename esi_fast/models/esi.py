@@ -31,7 +31,7 @@ from esi_fast.models.text import TextEncoder, load_text_model, small_bert_config
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from esi_fast.signal.records import ECGRecord
+    from esi_fast.signal.inputs import ECGSource
 
 WEIGHTS_FILE, CONFIG_FILE, TEXT_CONFIG_FILE = "model.safetensors", "config.json", "text_config.json"
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -217,13 +217,34 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         )
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
-    def preprocess(self, record: ECGRecord) -> Tensor:
-        """A record at any rate and length -> ``(12, num_samples)`` float32 mV at the model's rate.
+    def preprocess(
+        self,
+        ecg: ECGSource,
+        fs: float | None = None,
+        leads: Sequence[str] | None = None,
+        unit: str | None = None,
+    ) -> Tensor:
+        """An ECG as people have it -> ``(12, num_samples)`` float32 mV at the model's rate.
 
-        Shorter records end in missing samples (NaN), longer ones are cut.
+        What :func:`esi_fast.signal.inputs.read_ecg` takes: a record, a path (WFDB, csv, npy, npz,
+        EDF, DICOM), an array or a tensor; fewer leads, or others in their order, by its rules.
+        Shorter recordings end in missing samples (NaN), longer ones are cut.
+
+        Args:
+            ecg: the recording.
+            fs: rate in Hz, where the recording does not say it.
+            leads: names of its signals in their order, by default its own or the standard twelve.
+            unit: ``"mV"`` or ``"uV"``, where the recording does not say it; mV by default.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ModuleNotFoundError: the package that reads the format is not installed.
+            ValueError: what is wrong with the recording, or has to be said of it.
         """
+        from esi_fast.signal.inputs import read_ecg
         from esi_fast.signal.resample import resample
 
+        record = read_ecg(ecg, fs=fs, leads=leads, unit=unit)
         signal = torch.from_numpy(resample(record.signal, record.fs, self.config.fs))
         signal = signal[:, : self.config.num_samples].float()
         missing = self.config.num_samples - signal.shape[1]
@@ -250,7 +271,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             input_ids_BN, attention_mask_BN: the captions; None leaves the decoder out.
         """
         tokens_BTC = self.ecg_tokens(ecg_BLT)
-        ecg_BD = self._project_ecg(tokens_BTC)
+        ecg_BD = self.project_ecg(tokens_BTC)
         text_BD = self.text_embeddings(text_ids_BN, text_mask_BN)
         caption_loss = ecg_BD.new_zeros(())
         if input_ids_BN is not None and attention_mask_BN is not None:
@@ -269,7 +290,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         """Embeddings ``(B, D)`` of token ids, not of unit length; `encode_text` takes texts."""
         return _wide(self.text_projection(self.text(input_ids_BN, attention_mask_BN)))
 
-    def _project_ecg(self, tokens_BTC: Tensor) -> Tensor:
+    def project_ecg(self, tokens_BTC: Tensor) -> Tensor:
+        """Embeddings ``(B, D)`` of :meth:`ecg_tokens`, not of unit length."""
         if self.pool is None:
             pooled_BC = self.ecg.forward_head(tokens_BTC, pre_logits=True)
         else:
@@ -286,7 +308,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     @torch.inference_mode()
     def encode_ecg(self, ecg_BLT: Tensor, normalize: bool = True) -> Tensor:
         """Embeddings ``(B, D)`` float32 of ECGs ``(B, 12, T)`` in mV (NaN where missing)."""
-        ecg_BD = self._project_ecg(self.ecg_tokens(_checked(ecg_BLT).to(self.device)))
+        ecg_BD = self.project_ecg(self.ecg_tokens(_checked(ecg_BLT).to(self.device)))
         return F.normalize(ecg_BD, dim=-1) if normalize else ecg_BD
 
     @torch.inference_mode()
