@@ -214,3 +214,21 @@ def test_a_damaged_sample_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert np.isnan(signals[0]).all()
     assert errors[1] == ""
     assert np.isfinite(signals[1]).any()
+
+
+def test_amplitudes_of_ludb_are_its_units_not_its_headers_gains(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """Einthoven's law holds for what is read; by the headers' gains, a lead each, it does not."""
+    root = shared_data / "ludb"
+    dataset = open_dataset("ludb", root, fs=500, num_samples=5000, labels="rhythm")
+    signals, errors = dataset.split("test").read(range(10))
+    assert set(errors) == {""}
+    first, second, third = signals[:, 0], signals[:, 1], signals[:, 2]
+    np.testing.assert_allclose(first + third, second, atol=0.0011)
+    by_header = wfdb.rdrecord(str(root / "data" / dataset.split("test").keys[0])).p_signal.T
+    assert np.abs(by_header[0] + by_header[2] - by_header[1]).max() > 0.1
+    write_table(tmp_path, f"record,x,split\ndata/{dataset.split('test').keys[0]},1,test\n")
+    table = str(tmp_path / "labels.csv")
+    by_table = open_dataset("csv", root, fs=500, num_samples=5000, labels=table)
+    np.testing.assert_array_equal(by_table.split("test").read([0])[0][0], signals[0])

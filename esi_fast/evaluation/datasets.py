@@ -163,13 +163,7 @@ def open_dataset(
     if not root.is_dir():
         raise FileNotFoundError(f"dataset folder {root} does not exist")
     if name == "csv":
-        if not labels:
-            raise ValueError("dataset csv needs labels: the table, a path from its folder")
-        table = CsvLabels.read(root, labels)
-        return _assemble(
-            name, layout_of(root), _of_table(table, fs, num_samples, protocol),
-            LabelSet(tuple, table.label_names), patients_known=table.patients_known,
-        )  # fmt: skip
+        return _open_table(root, labels, fs, num_samples, protocol)
     chosen = label_set(name, labels or "concepts", root)
     if name == "shards":
         return _open_shards(root, fs, num_samples, chosen, protocol)
@@ -296,7 +290,8 @@ def _open_catalogue(
             some = (entries[row] for row in rows)
             return [compose(one.statements, age=one.age, sex=one.sex).text for one in some]
 
-        read = record_reader(name, [entry.path for entry in entries], fs, num_samples, protocol)
+        paths, gain = [entry.path for entry in entries], catalogue.adc_units_per_mv
+        read = record_reader(name, paths, fs, num_samples, protocol, gain)
         parts[split] = _Part(records[split], read, texts)
     notes = []
     if left_out:
@@ -310,23 +305,29 @@ def layout_of(root: Path) -> str:
     return next((one for file, one in _TABLE_OF.items() if (root / file).is_file()), "wfdb")
 
 
-def _of_table(table: CsvLabels, fs: float, num_samples: int, protocol: str) -> dict[str, _Part]:
+def _open_table(
+    root: Path, name: str, fs: float, num_samples: int, protocol: str
+) -> EvaluationDataset:
     from esi_fast.data.plan import split_of
+    from esi_fast.signal.ludb import Ludb
 
+    if not name:
+        raise ValueError("dataset csv needs labels: the table, a path from its folder")
+    table, source = CsvLabels.read(root, name), layout_of(root)
+    gain = Ludb.adc_units_per_mv if source == Ludb.source else None
     rows_of: dict[str, list[int]] = {}
     for row, (patient, split) in enumerate(zip(table.patients, table.splits, strict=True)):
         chosen = split or split_of(patient, VAL_FRACTION, TEST_FRACTION)
         rows_of.setdefault(chosen, []).append(row)
-    return {
-        split: _Part(
-            [
-                _Record(table.keys[row], table.patients[row], table.labels[row], None)
-                for row in rows
-            ],
-            record_reader("csv", [table.paths[row] for row in rows], fs, num_samples, protocol),
-        )
-        for split, rows in rows_of.items()
-    }
+    parts = {}
+    for split, rows in rows_of.items():
+        records = [
+            _Record(table.keys[row], table.patients[row], table.labels[row], None) for row in rows
+        ]
+        paths = [table.paths[row] for row in rows]
+        parts[split] = _Part(records, record_reader("csv", paths, fs, num_samples, protocol, gain))
+    labels = LabelSet(tuple, table.label_names)
+    return _assemble("csv", source, parts, labels, patients_known=table.patients_known)
 
 
 def _assemble(

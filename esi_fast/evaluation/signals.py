@@ -24,9 +24,21 @@ ReadRows = Callable[[Sequence[int]], tuple[Signals, tuple[str, ...]]]
 
 
 def record_reader(
-    dataset: str, paths: Sequence[str | Path], fs: float, num_samples: int, protocol: str
+    dataset: str,
+    paths: Sequence[str | Path],
+    fs: float,
+    num_samples: int,
+    protocol: str,
+    adc_units_per_mv: float | None = None,
 ) -> ReadRows:
     """What reads WFDB records by row: the first ``num_samples / fs`` seconds of each, in mV.
+
+    Args:
+        dataset, protocol: as of `esi_fast.evaluation.datasets.open_dataset`.
+        paths: the records.
+        fs: wanted rate in Hz.
+        num_samples: wanted samples per lead.
+        adc_units_per_mv: gain where the headers hold no calibration; None: theirs.
 
     Returns:
         Rows to (len(rows), 12, num_samples) float32, NaN where missing, and per record "" or why it
@@ -36,7 +48,12 @@ def record_reader(
     def read(rows: Sequence[int]) -> tuple[Signals, tuple[str, ...]]:
         from esi_fast.signal.record_batch import read_records
 
-        batch = read_records([paths[row] for row in rows], fs=fs, duration=num_samples / fs)
+        batch = read_records(
+            [paths[row] for row in rows],
+            fs=fs,
+            duration=num_samples / fs,
+            adc_units_per_mv=adc_units_per_mv,
+        )
         signals = fit_signals(np.asarray(batch.signal, dtype=np.float32), fs, fs, num_samples)
         return as_protocol(dataset, protocol, signals, fs), batch.errors
 
