@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from evaluation_fakes import NoiseModel, PlantedModel, planted_dataset, planted_split
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
+from esi_fast.evaluation.bootstrap import Resampling
 from esi_fast.evaluation.datasets import (
     DEFAULT_FOLDS,
     _check_patients,
@@ -16,7 +17,7 @@ from esi_fast.evaluation.datasets import (
     parse_folds,
 )
 from esi_fast.evaluation.embed import Embedder, embed_ecg, embed_prompts
-from esi_fast.evaluation.metrics import Resampling
+from esi_fast.evaluation.label_summary import summarise_labels
 from esi_fast.evaluation.signals import fit_signals
 from esi_fast.evaluation.zeroshot import zero_shot
 
@@ -39,22 +40,28 @@ def test_scores_are_cosines_to_the_mean_prompt_and_give_the_known_auroc():
     dataset = planted_dataset([planted_split("test", embeddings, labels)], PROMPTS)
     model = PlantedModel(TEXTS)
     result = zero_shot(
-        Embedder(model, dataset, batch_size=64),
-        Embedder(NoiseModel(TEXTS), dataset),
-        resampling=Resampling(100),
+        {
+            "model": Embedder(model, dataset, batch_size=64),
+            "random-0": Embedder(NoiseModel(TEXTS), dataset),
+        }
     )
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     # The two prompts of "first" weigh the same, whatever the length of their embeddings.
     expected = np.stack([(unit[:, 0] + unit[:, 1]) / np.sqrt(2), unit[:, 2]], axis=1)
-    assert result.trained == pytest.approx(expected, abs=1e-6)
-    table = result.comparison.trained
-    for k, row in enumerate(table.per_label):
-        assert row.auroc.value == pytest.approx(roc_auc_score(labels[:, k], expected[:, k]))
-        assert row.auroc.low < row.auroc.value < row.auroc.high
-    assert table.macro_auroc.value > 0.8
-    assert result.comparison.untrained.macro_auroc.value == pytest.approx(0.5, abs=0.08)
-    assert result.comparison.difference.low > 0
+    assert result.scores["model"] == pytest.approx(expected, abs=1e-6)
+    assert (result.labels == labels).all()
+    summary = summarise_labels(result, Resampling(100))
+    found, untrained = (summary["contenders"][name] for name in ("model", "random-0"))
+    for k, name in enumerate(PROMPTS):
+        auroc = found["labels"][name]["auroc"]
+        assert auroc["value"] == pytest.approx(roc_auc_score(labels[:, k], expected[:, k]))
+        assert auroc["low"] < auroc["value"] < auroc["high"]
+    assert found["macro"]["auroc"]["value"] > 0.8
+    assert untrained["macro"]["auroc"]["value"] == pytest.approx(0.5, abs=0.08)
     assert result.details["prompts"] == {name: list(texts) for name, texts in PROMPTS.items()}
+    assert result.details["prompts_by"] == "name"
+    assert result.not_scored == {}
+    assert "thresholds" not in result.details
     assert set(model.normalize_seen) == {False}
     assert model.batches == [64, 64, 64, 64, 44]
 
@@ -64,9 +71,49 @@ def test_perfect_and_reversed_embeddings():
     embeddings = np.where(labels[:, :1], AXES[0] + AXES[1], -AXES[0] - AXES[1])
     embeddings[:, 2] = -labels[:, 1]
     dataset = planted_dataset([planted_split("test", embeddings, labels)], PROMPTS)
-    embedder = Embedder(PlantedModel(TEXTS), dataset)
-    table = zero_shot(embedder, embedder, resampling=Resampling(10)).comparison.trained
-    assert [row.auroc.value for row in table.per_label] == [1.0, 0.0]
+    scores = zero_shot({"model": Embedder(PlantedModel(TEXTS), dataset)}).scores["model"]
+    assert [roc_auc_score(labels[:, k], scores[:, k]) for k in range(2)] == [1.0, 0.0]
+
+
+def test_prompts_of_a_users_own_are_what_is_scored(tmp_path: Path):
+    embeddings, labels = noisy_case(40)
+    dataset = planted_dataset([planted_split("test", embeddings, labels)], PROMPTS)
+    file = tmp_path / "mine.toml"
+    file.write_text('[second]\nname = ["mine"]\n[first]\ndescription = ["looks like it"]\n')
+    vectors = TEXTS | {"mine": AXES[7], "looks like it": AXES[8]}
+    contenders = {"model": Embedder(PlantedModel(vectors), dataset)}
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    named = zero_shot(contenders, prompts=file)
+    assert named.scores["model"][:, 1] == pytest.approx(unit[:, 7], abs=1e-6)
+    assert named.details["prompts"]["second"] == ["mine"]
+    described = zero_shot(contenders, prompts=file, kind="description")
+    assert described.scores["model"][:, 0] == pytest.approx(unit[:, 8], abs=1e-6)
+    # Nothing describes the second label, so that it is not scored rather than scored by name.
+    assert np.isnan(described.scores["model"][:, 1]).all()
+    assert described.not_scored == {
+        "second": "no prompt by description: write one in a file of prompts"
+    }
+    both = zero_shot(contenders, prompts=file, kind="both")
+    expected = (unit[:, 0] + unit[:, 1] + unit[:, 8]) / np.sqrt(3)
+    assert both.scores["model"][:, 0] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="no label of dataset planted has a prompt by description"):
+        zero_shot(contenders, kind="description")
+
+
+def test_thresholds_are_chosen_on_validation_patients():
+    embeddings, labels = noisy_case(60)
+    labels[:, 1] = False
+    val = planted_split("val", embeddings, labels)
+    test = planted_split("test", *noisy_case(20))
+    dataset = planted_dataset([val, test], PROMPTS)
+    contenders = {"model": Embedder(PlantedModel(TEXTS), dataset)}
+    thresholds = zero_shot(contenders).details["thresholds"]["model"]
+    on_val = zero_shot(contenders, split="val")
+    assert "thresholds" not in on_val.details
+    scores = on_val.scores["model"][:, 0]
+    assert set(thresholds) == {"first"}
+    best = max(f1_score(labels[:, 0], scores >= one) for one in scores)
+    assert f1_score(labels[:, 0], scores >= thresholds["first"]) == best
 
 
 def test_a_split_is_embedded_once_for_all_tasks():
@@ -84,11 +131,13 @@ def test_unreadable_records_are_left_out_and_named():
     split = planted_split("test", embeddings, labels, unreadable={0: "no .dat file", 7: "torn"})
     dataset = planted_dataset([split], PROMPTS)
     embedder = Embedder(PlantedModel(TEXTS), dataset, batch_size=4)
-    result = zero_shot(embedder, embedder, resampling=Resampling(10))
+    whole = planted_dataset([planted_split("test", embeddings, labels)], PROMPTS)
+    result = zero_shot({"model": embedder, "other": Embedder(PlantedModel(TEXTS), whole)})
     assert result.errors == {"test-0000": "no .dat file", "test-0007": "torn"}
     kept = [1, 2, 3, 4, 5, 6, 8, 9]
-    assert result.keys == tuple(f"test-{row:04d}" for row in kept)
+    assert result.keys.tolist() == [f"test-{row:04d}" for row in kept]
     assert (result.labels == labels[kept]).all()
+    assert (result.scores["other"] == result.scores["model"]).all()
     assert embedder.ecg("test").values == pytest.approx(embeddings[kept])
 
 

@@ -6,54 +6,112 @@ every label's score of a record alike, and so mixes the normal finding into all 
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from esi_fast.evaluation.embed import Embedder, unit_rows
-from esi_fast.evaluation.metrics import FloatArray, Resampling, TaskResult, compare
+import numpy as np
+import numpy.typing as npt
+
+from esi_fast.evaluation.embed import Embedder, Embeddings, embed_prompts, unit_rows
+from esi_fast.evaluation.label_summary import THRESHOLDS, f_max_threshold
+from esi_fast.evaluation.prompts import Prompts, label_prompts
+from esi_fast.evaluation.results import FloatArray, LabelResult
+from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
 
 
 def zero_shot(
-    trained: Embedder,
-    untrained: Embedder,
+    embedders: Mapping[str, Embedder],
     *,
     split: str = "test",
-    resampling: Resampling | None = None,
-) -> TaskResult:
-    """Score every label of a split by text prompts, for a model and for its untrained twin.
+    prompts: Path | None = None,
+    kind: str = "name",
+) -> LabelResult:
+    """Score every label of a split by text prompts.
 
     Args:
-        trained: the model over the dataset.
-        untrained: the same architecture and tokenizer with random weights, over the same dataset.
+        embedders: the contenders, over the same dataset.
         split: which records to score.
-        resampling: of the intervals.
+        prompts: a file of the user's own prompts, see `esi_fast.evaluation.prompts`.
+        kind: prompts by "name", by "description" or "both". A label's prompts weigh the same.
+
+    Returns:
+        The cosines. Labels without a prompt of that kind are not scored. Details list the prompts,
+        and per contender the thresholds of the highest F1 on the validation patients, where they
+        are not what is scored.
 
     Raises:
-        ValueError: the split is empty or unreadable, a label has no prompt, or an embedding is not
-            finite.
+        ValueError: the split is empty or unreadable, the prompts cannot be made (see
+            :func:`esi_fast.evaluation.prompts.label_prompts`), or an embedding has no direction.
     """
-    resampling = resampling or Resampling()
-    dataset = trained.dataset
+    embeddings = {name: one.ecg(split) for name, one in embedders.items()}
+    rows, errors = shared_rows(embeddings)
+    dataset = next(iter(embedders.values())).dataset
+    chosen = label_prompts(dataset, kind=kind, path=prompts)
+    if not any(chosen.values()):
+        raise ValueError(
+            f"no label of dataset {dataset.name} has a prompt by {kind}: write them in a file of "
+            "prompts, or ask by name"
+        )
     target = dataset.split(split)
-    rows = trained.ecg(split).rows
-    labels, groups = target.labels[rows], target.groups[rows]
-    scores, baseline = cosine_scores(trained, split), cosine_scores(untrained, split)
-    return TaskResult(
+    label_vectors = {name: embed_label_prompts(one, chosen) for name, one in embedders.items()}
+    scores = {name: _cosines(one, rows, label_vectors[name]) for name, one in embeddings.items()}
+    details: dict[str, Any] = {
+        "score": "cosine of the record's embedding and the mean of its label's prompts'",
+        "prompts_by": kind,
+        "prompts": {label: list(texts) for label, texts in chosen.items()},
+    }
+    if split != "val" and "val" in dataset.splits:
+        details[THRESHOLDS] = {
+            name: _val_thresholds(one, label_vectors[name]) for name, one in embedders.items()
+        }
+    return LabelResult(
         task="zeroshot",
         split=split,
         label_names=dataset.label_names,
-        keys=tuple(target.keys[row] for row in rows),
-        groups=groups,
-        labels=labels,
-        trained=scores,
-        untrained=baseline,
-        comparison=compare(scores, baseline, labels, groups, dataset.label_names, resampling),
-        resampling=resampling,
-        details={
-            "score": "cosine of the record's embedding and the mean of its label's prompts'",
-            "prompts": dict(zip(dataset.label_names, map(list, dataset.prompts), strict=True)),
+        titles=dataset.titles,
+        keys=np.array(target.keys)[rows],
+        groups=target.groups[rows],
+        labels=target.labels[rows],
+        scores=scores,
+        not_scored={
+            label: f"no prompt by {kind}: write one in a file of prompts"
+            for label, texts in chosen.items()
+            if not texts
         },
-        errors=trained.ecg(split).errors,
+        details=details,
+        errors=errors,
     )
+
+
+def embed_label_prompts(
+    embedder: Embedder, prompts: Mapping[str, Prompts]
+) -> npt.NDArray[np.float32]:
+    """One unit embedding (K, D) a label: the mean of its prompts'; NaN where it has none."""
+    has = np.array([bool(texts) for texts in prompts.values()], dtype=np.bool_)
+    found = embed_prompts(model_of(embedder), [texts for texts in prompts.values() if texts])
+    vectors = np.full((len(has), found.shape[1]), np.nan, dtype=np.float32)
+    vectors[has] = found
+    return vectors
+
+
+def _cosines(
+    embeddings: Embeddings, rows: npt.NDArray[np.int64], label_KD: npt.NDArray[np.float32]
+) -> FloatArray:
+    cosine: FloatArray = (unit_embeddings(embeddings, rows) @ label_KD.T).astype(np.float64)
+    return cosine
+
+
+def _val_thresholds(embedder: Embedder, label_KD: npt.NDArray[np.float32]) -> dict[str, float]:
+    """The threshold of the highest F1 on the validation patients, for labels that they have."""
+    embeddings = embedder.ecg("val")
+    scores = _cosines(embeddings, embeddings.rows, label_KD)
+    labels = embedder.dataset.split("val").labels[embeddings.rows]
+    return {
+        name: f_max_threshold(scores[:, k], labels[:, k])
+        for k, name in enumerate(embedder.dataset.label_names)
+        if labels[:, k].any() and not np.isnan(scores[:, k]).any()
+    }
 
 
 def cosine_scores(embedder: Embedder, split: str) -> FloatArray:
