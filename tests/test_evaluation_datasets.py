@@ -142,6 +142,7 @@ def test_a_table_is_read_by_name(tmp_path: Path) -> None:
         ("record,x,y\na,1,0\n", "has no record with a 1 for y"),
         ("record,x,x\na,1,0\n", "has two columns x"),
         ("record,x\na,1\n./a,0\n", "names record a twice"),
+        ("record,x\na,1\na.hea,0\n", "names record a twice"),
         ("record,x,split\na,1,tset\n", "has split 'tset' in row 2"),
         ("record,x,split\na,1,test\nb,1,\n", "names no split in row 3"),
         ("record,x,patient\na,1, \n", "names no patient in row 2"),
@@ -159,6 +160,9 @@ def test_a_wrong_table_is_refused(tmp_path: Path, text: str, message: str) -> No
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv does not exist"):
         opened("csv", tmp_path, labels="none.csv")
+    (tmp_path / "labels.csv").write_bytes(b"record,x\nb\xe9,1\n")
+    with pytest.raises(ValueError, match=r"labels\.csv is no csv file in UTF-8"):
+        opened("csv", tmp_path, labels="labels.csv")
     with pytest.raises(ValueError, match="needs labels: the table"):
         opened("csv", tmp_path)
     with pytest.raises(ValueError, match="protocol 'x' is none of fixed, merl"):

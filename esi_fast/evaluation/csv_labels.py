@@ -37,22 +37,25 @@ class CsvLabels:
     def read(cls, root: Path, name: str) -> CsvLabels:
         """Read ``root / name``; the order of its columns does not matter.
 
-        Columns: ``record`` (the path of a WFDB record from ``root``, without suffix), and if there
-        are such ``patient`` and ``split`` (train, val or test); every other one is a label.
+        Columns: ``record`` (the path of a WFDB record from ``root``), and if there are such
+        ``patient`` and ``split`` (train, val or test); every other one is a label.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a column is missing or named twice, a record is named twice, a record,
-                patient or split is empty, a split is none of the three, a label is not 0 or 1, or
-                no record has a certain label.
+            ValueError: it is no csv file, a column is missing or named twice, a record is named
+                twice, a record, patient or split is empty, a split is none of the three, a label
+                is not 0 or 1, or no record has a certain label.
         """
         path = root / name
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist: give --labels a table in {root}")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            columns = list(table.fieldnames or [])
-            rows = list(table)
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                table = csv.DictReader(file)
+                columns = list(table.fieldnames or [])
+                rows = list(table)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no csv file in UTF-8: {error}") from None
         if "record" not in columns:
             raise ValueError(f"{path} has no column record, only {', '.join(columns) or 'none'}")
         if twice := [column for column, number in Counter(columns).items() if number > 1]:
@@ -75,7 +78,7 @@ class CsvLabels:
                     raise ValueError(
                         f"{path} has {label} {row[label]!r} in row {line}: labels are 0 or 1"
                     )
-        keys = [PurePosixPath(row["record"]).as_posix() for row in rows]
+        keys = [PurePosixPath(row["record"]).as_posix().removesuffix(".hea") for row in rows]
         if twice := [key for key, number in Counter(keys).items() if number > 1]:
             raise ValueError(f"{path} names record {twice[0]} twice")
         labels = tuple(
