@@ -9,7 +9,7 @@ from query_fakes import brute_force_rank, contender
 
 from esi_fast.evaluation import match_ranks as ranks_module
 from esi_fast.evaluation import retrieval
-from esi_fast.evaluation.match_ranks import hits, match_ranks
+from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.retrieval import recall_at, retrieve
 
 
@@ -59,6 +59,11 @@ def test_ties_count_against_a_match_and_what_has_none_has_no_rank() -> None:
         1999: 0.0,
         2000: 1.0,
     }
+
+
+def test_chance_finds_all_that_match_in_a_whole_gallery() -> None:
+    found = chance(np.array([1, 3, 4]), 4, (1, 2, 9), "@")
+    assert found == pytest.approx({"@1": 8 / 12, "@2": (1 / 2 + 1 + 1) / 3, "@9": 1.0})
 
 
 def test_nothing_to_rank_is_refused() -> None:
@@ -122,9 +127,18 @@ def test_retrieval_is_the_count_by_hand_both_ways(monkeypatch: pytest.MonkeyPatc
     assert len(result.medians) == 4
     assert 0.3 < found["text recall@1"].mean() < 1
     assert found["text exact recall@1"].mean() < found["text recall@1"].mean()
-    drawn = np.random.default_rng(0).permutation(len(kept))
-    pairs = same[kept][:, None] == same[kept][drawn]
-    assert result.details["chance_recall_1"] == pytest.approx(pairs.mean())
+    keys = same[kept]
+    rng = np.random.default_rng(0)
+    shuffled = np.stack([rng.permutation(keys)[:10] == key for key in keys for _ in range(200)])
+    assert result.details["chance"] == pytest.approx(
+        {
+            "recall@1": shuffled[:, 0].mean(),
+            "recall@10": shuffled.any(axis=1).mean(),
+            "exact recall@1": 1 / 59,
+            "exact recall@10": 10 / 59,
+        },
+        abs=0.02,
+    )
 
 
 def test_embeddings_that_are_all_alike_find_nothing() -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from esi_fast.evaluation.datasets import EvaluationSplit
 from esi_fast.evaluation.embed import Embedder, embed_ecg
-from esi_fast.evaluation.match_ranks import hits, match_ranks
+from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.results import FloatArray, Names, PairResult, QueryResult
 from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
 
@@ -100,7 +100,7 @@ def identify(
             "gallery": len(people.enrolled),
             "patients_asked": len(set(people.groups[people.asked].tolist())),
             "distractors": people.num_single,
-            "chance_rank_1": 1 / len(people.enrolled),
+            "chance": chance(np.ones_like(people.asked), len(people.enrolled), RANKS, "rank-"),
         },
         errors=errors,
     )

@@ -83,3 +83,24 @@ def hits(ranks: FloatArray, ks: Sequence[int], name: str) -> dict[str, FloatArra
     return {
         f"{name}{k}": np.where(np.isnan(ranks), np.nan, (ranks <= k).astype(np.float64)) for k in ks
     }
+
+
+def chance(
+    num_matches: npt.NDArray[np.int64], gallery_size: int, ks: Sequence[int], name: str
+) -> dict[str, float]:
+    """``{name}{k}`` to the share of hits that a gallery in random order gives.
+
+    Where many records say the same, chance alone finds one of them.
+
+    Args:
+        num_matches: (N,) of each query, in the gallery.
+        gallery_size: M.
+        ks: of the first that count.
+        name: what goes before each k.
+    """
+    found = {}
+    for k in ks:
+        first = np.arange(min(k, gallery_size))
+        misses = (gallery_size - num_matches[:, None] - first) / (gallery_size - first)
+        found[f"{name}{k}"] = float(1 - np.maximum(misses, 0).prod(axis=1).mean())
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from esi_fast.evaluation.embed import Embedder, TextModel, unit_rows
-from esi_fast.evaluation.match_ranks import hits, match_ranks
+from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.results import FloatArray, QueryResult
 from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
 
@@ -83,7 +83,7 @@ def retrieve(
                 found |= hits(of_kind, ks, f"{kind} recall@")
                 found[f"{kind} median rank"] = of_kind
         outcomes[name] = found
-    _, sizes = np.unique(same, return_counts=True)
+    _, key_of, sizes = np.unique(same, return_inverse=True, return_counts=True)
     return QueryResult(
         task="retrieval",
         split=split,
@@ -100,8 +100,9 @@ def retrieve(
             "without_caption": num_without_text,
             "distinct_texts": len(set(texts)),
             "concept_keys": len(sizes),
-            # What any order of the gallery finds first: the chance to draw one of equal key.
-            "chance_recall_1": float((sizes.astype(np.float64) ** 2).sum() / len(same) ** 2),
+            "largest_concept_key": int(sizes.max()),
+            "chance": chance(sizes[key_of[asked]], len(rows), ks, "recall@")
+            | chance(np.ones_like(asked), len(rows), ks, "exact recall@"),
             "seed": seed,
         },
         errors=errors,
