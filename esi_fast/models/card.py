@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from esi_fast.models.esi import ESI
+if TYPE_CHECKING:
+    from esi_fast.models.esi import ESI
 
 _CARD = """---
 library_name: esi_fast
@@ -25,10 +27,10 @@ training data, and so its uses, are bound by the licence of the recordings named
 import esi_fast as ef
 
 model = ef.ESI.from_pretrained("DIR")
-record = ef.read_record("RECORD")
-embedding = model.encode_ecg(model.preprocess(record)[None])
+embedding = model.encode_ecg(model.preprocess("RECORD")[None])
 ```
-
+"""
+_TRAINING = """
 ## Training
 
 Checkpoint {tag}; last logged step: {metrics}.
@@ -56,14 +58,21 @@ def write_card(path: Path, model: ESI, run: Path, tag: str) -> None:
     # Paths of the machine that trained it are nobody's business.
     recipe = re.sub(r"(?m)^(shards|captions) = .*\n", "", (run / "recipe.toml").read_text())
     shown = ("step", "loss", "contrastive", "captioning")
-    config = model.config
-    card = _CARD.format(
-        encoder=config.encoder,
-        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
-        fs=config.fs,
-        seconds=config.num_samples / config.fs,
+    training = _TRAINING.format(
         tag=tag,
         metrics=", ".join(f"{name} {last[name]:.4g}" for name in shown if name in last) or "none",
         recipe=recipe.strip(),
     )
-    path.write_text(card)
+    model.card = model_card(model) + training
+    path.write_text(model.card)
+
+
+def model_card(model: ESI) -> str:
+    """The text of a card that says what a model is, and nothing of how it was trained."""
+    config = model.config
+    return _CARD.format(
+        encoder=config.encoder,
+        parameters=sum(p.numel() for p in model.parameters()) / 1e6,
+        fs=config.fs,
+        seconds=config.num_samples / config.fs,
+    )

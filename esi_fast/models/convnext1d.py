@@ -73,6 +73,7 @@ class ConvNeXtV2Encoder1d(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = channels[-1]
+        self.num_classes = num_classes
         self.recompute = False  # activations in the backward pass, instead of keeping them
         stem = PatchConv1d(in_chans, channels[0], STEM_STRIDE)
         self.downsample_layers = nn.ModuleList([nn.Sequential(stem, _layer_norm(channels[0]))])
@@ -86,11 +87,22 @@ class ConvNeXtV2Encoder1d(nn.Module):
             blocks = [ConvNeXtV2Block1d(width, drop_path=rates.pop(0)) for _ in range(depth)]
             self.stages.append(nn.Sequential(*blocks))
         self.norm = _layer_norm(channels[-1])
-        self.head = nn.Linear(channels[-1], num_classes) if num_classes else nn.Identity()
+        self.head = _head(channels[-1], num_classes)
         self.apply(_init_weights)
         # A stem without bias would lose the voltage: the LayerNorm behind it takes out any common
         # factor of the record. Against a bias of about the size of the signal the factor shows.
         nn.init.normal_(stem.bias, std=0.5)
+
+    def get_classifier(self) -> nn.Module:
+        """The head: a linear layer, or the identity without classes."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a fresh head of this width in the place of the old one; 0 takes it away."""
+        like = self.norm.weight
+        head = _head(self.num_features, num_classes)
+        self.num_classes = num_classes
+        self.head = head.apply(_init_weights).to(like.device, like.dtype)
 
     def forward_features(self, x_BLT: Tensor) -> Tensor:
         """``(B, L, T)`` -> the tokens of the last stage, ``(B, T // 32, C)``."""
@@ -112,6 +124,10 @@ class ConvNeXtV2Encoder1d(nn.Module):
     def forward(self, x_BLT: Tensor) -> Tensor:
         """``(B, L, T)`` -> ``(B, C)``, or ``(B, num_classes)`` with a head."""
         return self.forward_head(self.forward_features(x_BLT))
+
+
+def _head(channels: int, num_classes: int) -> nn.Module:
+    return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
 
 def _layer_norm(channels: int) -> nn.LayerNorm:

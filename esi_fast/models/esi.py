@@ -12,20 +12,22 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esi_fast.leads import NUM_LEADS
 from esi_fast.models.convnext1d import TOKEN_STRIDE
 from esi_fast.models.decoder import CaptionDecoder
+from esi_fast.models.esi_config import CONFIG_FILE
+from esi_fast.models.esi_config import ESIConfig as ESIConfig
 from esi_fast.models.factory import create_model
 from esi_fast.models.pooling import AttentionPool1d
+from esi_fast.models.prepare import prepare_ecg, tokenize
 from esi_fast.models.text import TextEncoder, load_text_model, small_bert_config, train_wordpiece
 
 if TYPE_CHECKING:
@@ -33,53 +35,8 @@ if TYPE_CHECKING:
 
     from esi_fast.signal.inputs import ECGSource
 
-WEIGHTS_FILE, CONFIG_FILE, TEXT_CONFIG_FILE = "model.safetensors", "config.json", "text_config.json"
+WEIGHTS_FILE, TEXT_CONFIG_FILE, CARD_FILE = "model.safetensors", "text_config.json", "README.md"
 MAX_LOGIT_SCALE = math.log(100.0)
-
-
-@dataclass(frozen=True)
-class ESIConfig:
-    """Everything that the architecture and the arithmetic depend on; flat, as ``config.json``.
-
-    Attributes:
-        encoder: a name of ``list_models``.
-        fs: Hz that the encoder expects.
-        num_samples: T of the records it was trained on.
-        ecg_scale: millivolts are multiplied by it; the same for every record, so voltage stays.
-        drop_path: stochastic depth of the encoder.
-        embed_dim: D, the width of the shared space.
-        max_tokens: captions are cut to this many tokens.
-        decoder_dim, decoder_layers, decoder_heads: of the caption decoder.
-        pooling: of the ECG tokens to one vector: their ``"mean"``, or ``"attention"``.
-        contrast: ``"softmax"``, over the batch, or ``"sigmoid"``, pair by pair (SigLIP).
-    """
-
-    encoder: str = "convnextv2_base"
-    fs: float = 500.0
-    num_samples: int = 5000
-    ecg_scale: float = 4.0
-    drop_path: float = 0.0
-    embed_dim: int = 512
-    max_tokens: int = 256
-    decoder_dim: int = 768
-    decoder_layers: int = 6
-    decoder_heads: int = 12
-    pooling: Literal["mean", "attention"] = "mean"
-    contrast: Literal["softmax", "sigmoid"] = "softmax"
-
-    def __post_init__(self) -> None:
-        """Refuse what there is not.
-
-        Raises:
-            ValueError: an unknown pooling or contrast.
-        """
-        for name, known in (
-            ("pooling", ("mean", "attention")),
-            ("contrast", ("softmax", "sigmoid")),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; give {' or '.join(known)}")
 
 
 class ESIOutput(NamedTuple):
@@ -135,7 +92,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         self.config = config
         self.text_config = text_config
         self.tokenizer = tokenizer
-        self.ecg = create_model(config.encoder, in_chans=NUM_LEADS, drop_path=config.drop_path)
+        self.card: str | None = None  # the text of the folder's README.md
+        self.ecg = create_model(config.encoder, in_chans=NUM_LEADS, drop_path_rate=config.drop_path)
         self.text = TextEncoder(text_config, bert)
         self.ecg_projection = nn.Linear(self.ecg.num_features, config.embed_dim, bias=False)
         self.text_projection = nn.Linear(self.text.num_features, config.embed_dim, bias=False)
@@ -208,14 +166,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, ``(B, N)`` int64, cut to ``max_tokens``."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self.config.max_tokens,
-            return_tensors="pt",
-        )
-        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        return tokenize(self.tokenizer, texts, self.config.max_tokens)
 
     def preprocess(
         self,
@@ -241,14 +192,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             ModuleNotFoundError: the package that reads the format is not installed.
             ValueError: what is wrong with the recording, or has to be said of it.
         """
-        from esi_fast.signal.inputs import read_ecg
-        from esi_fast.signal.resample import resample
-
-        record = read_ecg(ecg, fs=fs, leads=leads, unit=unit)
-        signal = torch.from_numpy(resample(record.signal, record.fs, self.config.fs))
-        signal = signal[:, : self.config.num_samples].float()
-        missing = self.config.num_samples - signal.shape[1]
-        return F.pad(signal, (0, missing), value=math.nan)
+        return prepare_ecg(self.config, ecg, fs=fs, leads=leads, unit=unit)
 
     def ecg_tokens(self, ecg_BLT: Tensor) -> Tensor:
         """mV, NaN where missing, ``(B, 12, T)`` -> ``(B, T // 32, C)``."""
@@ -345,7 +289,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
     def save_architecture(self, folder: Path) -> None:
         """Everything but the weights: configurations and tokenizer."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        self.config.save(folder / CONFIG_FILE)
         text_config = self.text_config.to_diff_dict()
         (folder / TEXT_CONFIG_FILE).write_text(json.dumps(text_config, indent=2) + "\n")
         self.tokenizer.save_pretrained(folder)
@@ -365,12 +309,9 @@ class ESI(nn.Module, PyTorchModelHubMixin):
                 raise FileNotFoundError(
                     f"{folder} lacks {name}: it is not an exported model (see tools/export)"
                 )
-        settings = json.loads((folder / CONFIG_FILE).read_text())
-        known = {field.name for field in fields(ESIConfig)}
-        if unknown := set(settings) - known:
-            raise ValueError(f"{folder / CONFIG_FILE}: unknown setting(s) {', '.join(unknown)}")
+        config = ESIConfig.load(folder / CONFIG_FILE)
         text_config = BertConfig.from_dict(json.loads((folder / TEXT_CONFIG_FILE).read_text()))
-        return cls(ESIConfig(**settings), text_config, AutoTokenizer.from_pretrained(folder))
+        return cls(config, text_config, AutoTokenizer.from_pretrained(folder))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file
@@ -380,6 +321,12 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         save_file(weights, save_directory / WEIGHTS_FILE)
         # safetensors writes for the owner alone; an exported model is there to be shared.
         shutil.copymode(save_directory / CONFIG_FILE, save_directory / WEIGHTS_FILE)
+
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """The card that the model came with, or one that says what it is, for the hub."""
+        from esi_fast.models.card import model_card
+
+        return ModelCard(self.card or model_card(self))
 
     @classmethod
     def _from_pretrained(
@@ -405,6 +352,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             raise ValueError(
                 f"{folder / WEIGHTS_FILE} does not fit config.json: {reason}"
             ) from error
+        if (folder / CARD_FILE).is_file():
+            model.card = (folder / CARD_FILE).read_text()
         return model.to(map_location).eval()
 
 

@@ -4,34 +4,58 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Sequence
 
 from esi_fast.models.convnext1d import VARIANTS, ConvNeXtV2Encoder1d
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The encoders that :func:`create_model` knows, smallest first; ``pattern`` as in a shell."""
-    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
+def list_models(filter: str | Sequence[str] = "*", pretrained: bool = False) -> list[str]:
+    """The encoders that :func:`create_model` knows, smallest first.
+
+    Args:
+        filter: a pattern as in a shell, or several of which one must fit.
+        pretrained: those with weights to download only: none.
+    """
+    patterns = (filter,) if isinstance(filter, str) else filter
+    return [
+        name
+        for name in ([] if pretrained else VARIANTS)
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
 
 
 def create_model(
-    name: str, *, in_chans: int = 12, num_classes: int = 0, drop_path: float = 0.0
+    model_name: str,
+    pretrained: bool = False,
+    *,
+    in_chans: int = 12,
+    num_classes: int = 0,
+    drop_path_rate: float = 0.0,
 ) -> ConvNeXtV2Encoder1d:
     """An ECG encoder with fresh weights.
 
+    timm's or FAIR's ConvNeXt V2 weights load through ``models.convert.convnextv2_from_2d``.
+
     Args:
-        name: one of :func:`list_models`.
+        model_name: one of :func:`list_models`.
+        pretrained: refused, as no encoder has weights to download.
         in_chans: leads.
         num_classes: width of the head; 0 gives pooled features.
-        drop_path: stochastic depth of the last block.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
-        ValueError: the name is unknown; the message has the nearest one.
+        ValueError: the name is unknown (the message has the nearest one), or ``pretrained``.
     """
-    if name not in VARIANTS:
-        nearest = difflib.get_close_matches(name, VARIANTS, n=1)
+    if model_name not in VARIANTS:
+        nearest = difflib.get_close_matches(model_name, VARIANTS, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(VARIANTS)}"
-        raise ValueError(f"unknown model {name!r}; {hint}")
-    depths, channels = VARIANTS[name]
+        raise ValueError(f"unknown model {model_name!r}; {hint}")
+    if pretrained:
+        raise ValueError(
+            f"{model_name} has no weights to download: the encoder of a trained model is "
+            "ESI.from_pretrained(DIR).ecg"
+        )
+    depths, channels = VARIANTS[model_name]
     return ConvNeXtV2Encoder1d(
-        depths, channels, in_chans=in_chans, num_classes=num_classes, drop_path=drop_path
+        depths, channels, in_chans=in_chans, num_classes=num_classes, drop_path=drop_path_rate
     )
