@@ -61,6 +61,16 @@ def test_ties_count_against_a_match_and_what_has_none_has_no_rank() -> None:
     }
 
 
+def test_what_is_not_finite_counts_against_a_match() -> None:
+    own, keys = unit(30, 4), np.arange(30)
+    lost = own.copy()
+    lost[:3] = np.nan
+    (ranks,) = match_ranks(lost, own, (keys, keys))
+    assert ranks.tolist() == [30] * 3 + [1] * 27
+    (ranks,) = match_ranks(own, lost, (keys, keys))
+    assert ranks.tolist() == [30] * 3 + [4] * 27
+
+
 def test_chance_finds_all_that_match_in_a_whole_gallery() -> None:
     found = chance(np.array([1, 3, 4]), 4, (1, 2, 9), "@")
     assert found == pytest.approx({"@1": 8 / 12, "@2": (1 / 2 + 1 + 1) / 3, "@9": 1.0})

@@ -27,6 +27,7 @@ def match_ranks(
 
     Cosines are float64. Ties are counted pessimistically: what does not match and is as near as
     the nearest match comes before it, so that embeddings that are all alike rank last, not first.
+    So do embeddings that are not finite.
 
     Args:
         query_ND, gallery_MD: unit-length embeddings.
@@ -52,15 +53,28 @@ def match_ranks(
                 f"{len(query_ND)} and {len(gallery_MD)} embeddings have {len(query_key_N)} and "
                 f"{len(gallery_key_M)} keys"
             )
+    matches = [_matches(*pair) for pair in keys]
     ranks = tuple(np.empty(len(query_ND)) for _ in keys)
     step = max(1, _MAX_COSINES // len(gallery_MD))
     starts = range(0, len(query_ND), step)
     for start in tqdm(starts, desc=title, unit="block", disable=None, leave=False, delay=1):
         part = slice(start, start + step)
         cosine = _cosines(query_ND[part], gallery_MD)
-        for found, (query_key_N, gallery_key_M) in zip(ranks, keys, strict=True):
-            found[part] = _ranks(cosine, query_key_N[part, None] == gallery_key_M)
+        for found, (order, first, end) in zip(ranks, matches, strict=True):
+            spans = zip(cosine, first[part], end[part], strict=True)
+            found[part] = [_rank(row, order[i:j]) for row, i, j in spans]
     return ranks
+
+
+def _matches(query_key_N: Keys, gallery_key_M: Keys) -> tuple[Keys, Keys, Keys]:
+    """The gallery in the order of its keys, and (N,) where in it each query's matches are.
+
+    A mask of queries by gallery would cost more time than the cosines.
+    """
+    order = np.argsort(gallery_key_M, kind="stable")
+    in_order = gallery_key_M[order]
+    first, end = (np.searchsorted(in_order, query_key_N, side) for side in ("left", "right"))
+    return order, first, end
 
 
 def _cosines(query_ND: npt.NDArray[np.float32], gallery_MD: npt.NDArray[np.float32]) -> FloatArray:
@@ -72,10 +86,15 @@ def _cosines(query_ND: npt.NDArray[np.float32], gallery_MD: npt.NDArray[np.float
     return cosine
 
 
-def _ranks(cosine: FloatArray, matches: npt.NDArray[np.bool_]) -> FloatArray:
-    nearest = cosine.max(axis=1, where=matches, initial=-np.inf, keepdims=True)
-    before = ((cosine >= nearest - _TIE) & ~matches).sum(axis=1)
-    return np.where(np.isfinite(nearest[:, 0]), before + 1.0, np.nan)
+def _rank(cosine_M: FloatArray, matches: Keys) -> float:
+    """The rank of the nearest of a query's matches, which are places in the gallery."""
+    if not len(matches):
+        return np.nan
+    own = cosine_M[matches]
+    as_near = own.max() - _TIE
+    # What is not farther comes before, so that a NaN does as well.
+    others = len(cosine_M) - len(own)
+    return 1.0 + others - np.count_nonzero(cosine_M < as_near) + np.count_nonzero(own < as_near)
 
 
 def hits(ranks: FloatArray, ks: Sequence[int], name: str) -> dict[str, FloatArray]:
