@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.evaluation.datasets import fit_signals
 from esi_fast.evaluation.retrieval import recall_at
+from esi_fast.evaluation.signals import fit_signals
 from esi_fast.models.esi import ESI
 
 PACKAGES = ("torch", "transformers", "deepspeed")
@@ -135,13 +135,15 @@ def zero_shot(work: Path, name: str, model: Path, shards: Path) -> Figure:
     out = work / f"{name}-evaluation"
     _run(
         "evaluate", model, "--dataset", "shards", "--root", shards, "--task", "zeroshot",
-        "--out", out,
+        "--out", out, "--seeds", 1,
     )  # fmt: skip
-    task: dict[str, Any] = json.loads((out / "metrics.json").read_text())["tasks"]["zeroshot"]
-    macro = task["trained"]["macro_auroc"]
+    task: dict[str, Any] = json.loads((out / "report.json").read_text())["tasks"]["zeroshot"]
+    macro, untrained = (
+        task["contenders"][contender]["macro"]["auroc"] for contender in ("model", "random-0")
+    )
     return Figure(
         "zero-shot macro AUROC", name, task["records"], macro["value"],
-        task["untrained"]["macro_auroc"]["value"], "random weights", macro["low"], macro["high"],
+        untrained["value"], "random weights", macro["low"], macro["high"],
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#1f5fa8", "#8a8a8a", "#d4691e", "#2e7d4f")
 _FAINT = "#555555"
 _COLUMNS = 4
+_TICKS = (0.0, 0.5, 1.0)  # few: labels take most of the time that a small panel takes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -66,11 +67,11 @@ def plot_panels(
         for name, (x, y) in list(panel.curves.items())[::-1]:  # the first on top
             colour = _COLOURS[names.index(name)]
             (handles[name],) = ax.plot(x, y, color=colour, linewidth=1.5)
-        ax.set_xlim(-0.02, 1.02)
-        if min_x is not None:
-            ax.set_xscale("log")
-            ax.set_xlim(min_x, 1.0)
-        ax.set_ylim(-0.02, 1.02)
+        if min_x is None:
+            ax.set(xlim=(-0.02, 1.02), xticks=_TICKS)
+        else:
+            ax.set(xscale="log", xlim=(min_x, 1.0))
+        ax.set(ylim=(-0.02, 1.02), yticks=_TICKS)
         ax.set_title(_wrapped(panel.title), fontsize=8.5, loc="left", parse_math=False)
         _tidy(ax)
     figure.supxlabel(xlabel, fontsize=9.5)

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shard_tree import build
@@ -16,7 +17,9 @@ from test_report import assert_self_contained
 from esi_fast.cli import UsageError
 from esi_fast.cqa.generate import describe_reports
 from esi_fast.evaluation.datasets import DATASETS
+from esi_fast.evaluation.figures import forest_picture
 from esi_fast.evaluation.protocols import PROTOCOLS
+from esi_fast.evaluation.request import Request, open_unseen
 from esi_fast.evaluation.run import TASKS
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
@@ -72,8 +75,17 @@ def in_process(root: Path, name: str, *arguments: object) -> int:
 
 
 def test_the_whole_way_from_model_to_closing_report(
-    root: Path, story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path,
+    story: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    # One picture a task: the others take most of the time and are another test's.
+    monkeypatch.setattr(
+        "esi_fast.evaluation.report.task_pictures",
+        lambda result, task: forest_picture(result.task, task),
+    )
     out = tmp_path / "evaluation"
     flags = ("--dataset", "shards", "--root", story / "shards", "--out", out)
     options = ("--resamples", 50, "--min-positives", 1, "--seeds", 1)
@@ -111,7 +123,7 @@ def test_the_whole_way_from_model_to_closing_report(
     arguments = (*folders, "--model", story / "model", "--out", closing)
     assert in_process(root, "report", *arguments) == 0
     assert "macro AUROC" in capsys.readouterr().out
-    page = assert_self_contained(closing / "report.html", num_pictures=4)
+    page = assert_self_contained(closing / "report.html", count_pictures(out) + 2)
     assert "caption the model generates" in page.cells
     assert "sinus rhythm" in page.cells
     text = (closing / "report.html").read_text()
@@ -167,6 +179,25 @@ def test_a_rerun_embeds_and_scores_nothing_twice(
     assert not (out / "scores-probe.npz").exists()
 
 
+def request_for(story: Path, split: str, **more: Any) -> Request:
+    folders = {"root": story / "shards", "out": story / "none", "tasks": ("zeroshot",)}
+    return Request(model=story / "model", dataset="shards", split=split, **folders, **more)
+
+
+def test_patients_that_pretraining_saw_are_left_out_or_named(story: Path):
+    seen = [story / "shards"]
+    with pytest.raises(ValueError, match=r"in the pretraining shards .*: none is left to evaluate"):
+        open_unseen(request_for(story, "val", pretrained_on=seen), 100.0, 1000)
+    kept = open_unseen(request_for(story, "val", pretrained_on=seen, allow_leak=True), 100.0, 1000)
+    assert kept.notes[-1].startswith("LEAK: ")
+    assert kept.notes[-1].endswith("and were kept (--allow-leak).")
+    unseen = open_unseen(request_for(story, "test", pretrained_on=seen), 100.0, 1000)
+    assert "was compared with" in unseen.notes[-1]
+    unknown = open_unseen(request_for(story, "test"), 100.0, 1000)
+    assert "was not checked" in unknown.notes[-1]
+    assert unseen.split("test").keys == unknown.split("test").keys
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -176,6 +207,9 @@ def test_a_rerun_embeds_and_scores_nothing_twice(
         ({"--folds": "train=1-8,val=9,test=10"}, "--folds is for ptbxl"),
         ({"--dataset": "ptbxl", "--folds": "train=1"}, "must name train, val and test"),
         ({"--protocol": "other"}, "--protocol 'other' is none of fixed, merl"),
+        ({"--prompts": "absent.toml"}, "--prompts absent.toml is no file"),
+        ({"--prompts-by": "heart"}, "--prompts-by 'heart' is none of name, description, both"),
+        ({"--pretrained-on": "absent"}, "--pretrained-on folder absent does not exist"),
         ({"--seeds": "-1"}, "--seeds -1 must not be negative"),
         ({"--against": "absent"}, "--against folder absent does not exist"),
         ({"--split": "val"}, "cannot be scored on val"),

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from esi_fast.data.shard_index import read_shard_folder
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.evaluation.datasets import fit_signals
 from esi_fast.evaluation.document import Document, Section, Table, picture, write_document
 from esi_fast.evaluation.figures import forest_picture
 from esi_fast.evaluation.report import read_report
@@ -25,6 +24,7 @@ from esi_fast.evaluation.report_sections import (
     summary_section,
     task_sections,
 )
+from esi_fast.evaluation.signals import fit_signals
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.plot import plot_ecg, plot_training, read_training_metrics
 

@@ -85,7 +85,7 @@ def _error_section(errors: Sequence[Picture]) -> Section:
     if not errors:
         text = (
             "No page is drawn: these reports were made from cached scores, without the records, or "
-            "no task of labels has an error to show."
+            "signals were not in mV, or no task of labels has an error to show."
         )
         return Section("Worst errors", (text,))
     text = (

@@ -26,10 +26,14 @@ def format_interval(interval: Mapping[str, float | None]) -> str:
 
 def summary_section(report: Mapping[str, Any]) -> Section:
     """What was compared on what, and every task's figures for every contender."""
-    tables = []
-    for kind, parts in (("labels", "macro"), ("queries", "measures"), ("pairs", "measures")):
-        tasks = {name: task for name, task in report["tasks"].items() if task["kind"] == kind}
-        tables += _figure_tables(tasks, parts)
+    of_kind: dict[str, dict[str, Any]] = {"labels": {}, "queries": {}, "pairs": {}}
+    for name, task in report["tasks"].items():
+        of_kind[task["kind"]][name] = task
+    tables = [
+        *_figure_tables(of_kind["labels"], "macro"),
+        *(_query_table(name, task) for name, task in of_kind["queries"].items()),
+        *_figure_tables(of_kind["pairs"], "measures"),
+    ]
     contenders = Table(("contender", "what it is"), tuple(report["contenders"].items()))
     return Section(
         "Scores",
@@ -41,6 +45,22 @@ def summary_section(report: Mapping[str, Any]) -> Section:
         ),
         (contenders, *tables),
     )
+
+
+def _query_table(name: str, task: Mapping[str, Any]) -> Table:
+    """A row a measure, since there are many of them."""
+    contenders = task["contenders"]
+    rows = tuple(
+        (
+            measure_title(measure),
+            *(
+                format_interval(one["measures"][measure]) if measure in one["measures"] else ""
+                for one in contenders.values()
+            ),
+        )
+        for measure in _union(one["measures"] for one in contenders.values())
+    )
+    return Table((task_title(name), *contenders), rows)
 
 
 def _figure_tables(tasks: Mapping[str, Any], part: str) -> list[Table]:
