@@ -1,110 +1,161 @@
-"""Linear probe: what a logistic regression reads from frozen embeddings, against random weights.
+"""Linear probe: what a logistic regression reads from frozen embeddings.
 
-A random encoder with a linear probe is a strong baseline on ECG (Berger et al. 2026, "Position:
-Evaluation of ECG Representations Must Be Fixed", arXiv 2602.17531), so it is always run beside the
-model, with its own choice of C, and the difference carries a paired interval.
+The protocol of Berger et al. 2026 ("Position: Evaluation of ECG Representations Must Be Fixed",
+arXiv 2602.17531): penalty, scaling and class weights are chosen by validation log-loss, for every
+contender by itself, and few training patients are asked for, too. A random encoder with such a
+probe is a strong baseline on ECG, so that it belongs beside the model.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.evaluation.contenders import (
+    label_result,
+    require_held_out,
+    unfit_labels,
+    val_thresholds,
+)
 from esi_fast.evaluation.embed import Embedder
-from esi_fast.evaluation.metrics import BoolArray, FloatArray, Resampling, TaskResult, compare
+from esi_fast.evaluation.label_summary import THRESHOLDS
+from esi_fast.evaluation.logistic import Features, LogisticFit
+from esi_fast.evaluation.results import BoolArray, FloatArray, LabelResult
+from esi_fast.evaluation.shared_records import shared_rows
 
 C_GRID = (0.01, 0.1, 1.0, 10.0)
-_MAX_ITERATIONS = 2000
+SHARES = (0.01, 0.1, 1.0)
+_SCALINGS, _WEIGHTS = (True, False), (False, True)
+_GRID_SIZE = len(C_GRID) * len(_SCALINGS) * len(_WEIGHTS)
 
 
 @dataclass(frozen=True)
 class ProbeFit:
-    """A probe fitted on the training split with the C that the validation split preferred.
+    """A probe fitted on training records with what the validation records preferred.
 
     Attributes:
-        scores: (n, K) decision values of the scored records; NaN for labels not fitted.
-        c: the inverse regularisation strength chosen, one for all labels.
-        val_log_loss: of each C of the grid, mean over the labels and validation records.
-        not_converged: fits of the grid that stopped at the iteration limit.
+        scores: (n, K) sigmoids of the scored records; NaN for labels not fitted.
+        val_scores: (m, K) of the validation records.
+        c: the inverse strength of the penalty chosen.
+        scale: whether features were divided by their standard deviations.
+        balanced: whether positive and negative records weigh alike; scores are no probabilities
+            then.
+        val_log_loss: of each point of the grid, mean over the labels and validation records.
+        not_converged: fits of the grid that stopped before the tolerance.
     """
 
     scores: FloatArray
+    val_scores: FloatArray
     c: float
-    val_log_loss: dict[float, float]
+    scale: bool
+    balanced: bool
+    val_log_loss: dict[str, float]
     not_converged: int
 
 
-def linear_probe(
-    trained: Embedder,
-    untrained: Embedder,
+def probe(
+    embedders: Mapping[str, Embedder],
     *,
     split: str = "test",
-    resampling: Resampling | None = None,
-    c_grid: Sequence[float] = C_GRID,
-) -> TaskResult:
-    """Probe a model's frozen embeddings and its untrained twin's, and score both on a split.
+    shares: Sequence[float] = SHARES,
+    seed: int = 0,
+) -> list[LabelResult]:
+    """Probe the frozen embeddings of every contender, from few and from all training patients.
 
-    Trained on ``train``, C chosen on ``val``, scored on ``split``, the same way for both models.
+    Fitted on a share of the patients of ``train``, chosen on ``val``, scored on ``split``. Shares
+    are nested: who is among the 1 % is among the 10 %. They are the same for all contenders, as are
+    the records, which are those that all of them could embed. Scores are sigmoids; contenders that
+    chose class weights are not among ``probabilities``.
 
     Args:
-        trained: the model over the dataset.
-        untrained: the same architecture with random weights, over the same dataset.
-        split: which records to score; neither ``train`` nor ``val``.
-        resampling: of the intervals.
-        c_grid: values of C to choose from.
+        embedders: contender to its frozen model over the dataset, all of them over one dataset.
+        split: which records to score.
+        shares: of the training patients, in (0, 1]; at least one patient is taken.
+        seed: of the draw of patients.
+
+    Returns:
+        A result a share: task "probe" for all patients, "probe-10" for 10 %, ...
 
     Raises:
-        ValueError: ``split`` was used for fitting, a split is empty, or no label can be fitted.
+        ValueError: ``split`` was used for fitting, a share is not in (0, 1], a split is empty or
+            unreadable, or all training patients together do not allow a single label to be fitted.
     """
-    if split in ("train", "val"):
-        raise ValueError(f"the probe is fitted on train and val, so it cannot be scored on {split}")
-    resampling = resampling or Resampling()
-    dataset = trained.dataset
-    rows = {name: trained.ecg(name).rows for name in ("train", "val", split)}
-    labels = {name: dataset.split(name).labels[rows[name]] for name in rows}
-    not_scored = {
-        name: reason
-        for name, column in zip(dataset.label_names, labels["train"].T, strict=True)
-        if (reason := _unfit(column))
-    }
-    fits = {
-        name: fit_probe(
-            *(embedder.ecg(part).values for part in ("train", "val", split)),
-            train_labels=labels["train"],
-            val_labels=labels["val"],
-            c_grid=c_grid,
-        )
-        for name, embedder in (("trained", trained), ("untrained", untrained))
-    }
-    resampling = replace(resampling, not_scored={**resampling.not_scored, **not_scored})
-    target = dataset.split(split)
-    groups = target.groups[rows[split]]
-    scores, baseline = fits["trained"].scores, fits["untrained"].scores
-    return TaskResult(
-        task="probe",
-        split=split,
-        label_names=dataset.label_names,
-        keys=tuple(target.keys[row] for row in rows[split]),
-        groups=groups,
-        labels=labels[split],
-        trained=scores,
-        untrained=baseline,
-        comparison=compare(
-            scores, baseline, labels[split], groups, dataset.label_names, resampling
-        ),
-        resampling=resampling,
-        details={
-            "train_records": len(rows["train"]),
-            "val_records": len(rows["val"]),
-            **{name: _details(fit) for name, fit in fits.items()},
-        },
-        errors={k: v for name in rows for k, v in trained.ecg(name).errors.items()},
-    )
+    from tqdm import tqdm
+
+    require_held_out(split)
+    if bad := [share for share in shares if not 0 < share <= 1]:
+        raise ValueError(f"a share of the training patients must be in (0, 1], not {bad[0]}")
+    if not embedders:
+        raise ValueError("there is no model to probe")
+    dataset = next(iter(embedders.values())).dataset
+    parts = ("train", "val", split)
+    found = {part: {name: one.ecg(part) for name, one in embedders.items()} for part in parts}
+    rows: dict[str, npt.NDArray[np.int64]] = {}
+    errors: dict[str, str] = {}
+    for part in parts:
+        rows[part], unreadable = shared_rows(found[part])
+        errors |= unreadable
+    labels = {part: dataset.split(part).labels[rows[part]] for part in parts}
+    groups = dataset.split("train").groups[rows["train"]]
+    # A dataset without a single label to fit is an error, a share without one a finding.
+    if len(unfit_labels(dataset.label_names, labels["train"])) == len(dataset.label_names):
+        raise ValueError("no label has both positive and negative training records")
+    results = []
+    total = len(shares) * len(embedders) * _GRID_SIZE
+    with tqdm(total=total, desc="probe", unit="fit", disable=None, leave=False) as bar:
+        for share in shares:
+            taken = share_of_patients(groups, share, seed)
+            where = "" if share == 1 else f" in {100 * share:g} % of the patients"
+            not_scored = unfit_labels(dataset.label_names, labels["train"][taken], where)
+            fits = {}
+            for name in embedders if len(not_scored) < len(dataset.label_names) else ():
+                train, val, target = (
+                    found[part][name].values[np.searchsorted(found[part][name].rows, rows[part])]
+                    for part in parts
+                )
+                fits[name] = fit_probe(
+                    train[taken],
+                    val,
+                    target,
+                    train_labels=labels["train"][taken],
+                    val_labels=labels["val"],
+                    progress=bar.update,
+                )
+            nothing = np.full(labels[split].shape, np.nan)
+            results.append(
+                label_result(
+                    "probe" if share == 1 else f"probe-{100 * share:g}",
+                    dataset,
+                    split,
+                    rows[split],
+                    {name: fits[name].scores if fits else nothing for name in embedders},
+                    probabilities=frozenset(n for n, fit in fits.items() if not fit.balanced),
+                    not_scored=not_scored,
+                    details={
+                        "train_records": int(taken.sum()),
+                        "train_patients": len(set(groups[taken].tolist())),
+                        "val_records": len(rows["val"]),
+                        "seed": seed,
+                        "fits": {name: _details(fit) for name, fit in fits.items()},
+                        THRESHOLDS: {
+                            name: val_thresholds(dataset.label_names, fit.val_scores, labels["val"])
+                            for name, fit in fits.items()
+                        },
+                    },
+                    errors=errors,
+                )
+            )
+    return results
+
+
+def share_of_patients(groups: npt.NDArray[np.str_], share: float, seed: int) -> BoolArray:
+    """Which records (n,) belong to a share of the patients; a larger share holds a smaller one."""
+    patients = np.random.default_rng(seed).permutation(np.unique(groups))
+    return np.isin(groups, patients[: max(1, round(share * len(patients)))])
 
 
 def fit_probe(
@@ -114,66 +165,52 @@ def fit_probe(
     *,
     train_labels: BoolArray,
     val_labels: BoolArray,
-    c_grid: Sequence[float] = C_GRID,
+    progress: Callable[[], object] = lambda: None,
 ) -> ProbeFit:
-    """Fit one-vs-rest logistic regressions on standardised embeddings, C by validation log-loss.
+    """Fit one-vs-rest logistic regressions on embeddings, chosen by validation log-loss.
 
-    One C serves all labels: a validation split holds a handful of a rare label's positives, too
-    few to choose by.
+    One choice serves all labels: a validation split holds a handful of a rare label's positives,
+    too few to choose by. The log-loss weighs every record alike, also of fits with class weights:
+    those are chosen only where they help the probabilities.
 
     Args:
         train: (n, D) embeddings to fit on.
-        val: (m, D) embeddings to choose C on.
+        val: (m, D) embeddings to choose on.
         target: (t, D) embeddings to score.
         train_labels: (n, K) booleans; a label without positives or negatives is not fitted.
         val_labels: (m, K) booleans.
-        c_grid: values of C to choose from.
+        progress: called after each of the grid's fits.
 
     Raises:
         ValueError: no label has both a positive and a negative training record.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-    from tqdm import tqdm
-
-    fitted = [k for k in range(train_labels.shape[1]) if not _unfit(train_labels[:, k])]
-    if not fitted:
+    positives = train_labels.sum(axis=0)
+    fitted = np.flatnonzero((positives > 0) & (positives < len(train_labels)))
+    if not len(fitted):
         raise ValueError("no label has both positive and negative training records")
-    # float64: the solver's line search stalls on float32 gradients of a nearly separable label.
-    scaler = StandardScaler().fit(train.astype(np.float64))
-    train_x, val_x, target_x = (
-        scaler.transform(x.astype(np.float64)) for x in (train, val, target)
-    )
-    val_log_loss: dict[float, float] = {}
-    scores_of_c: dict[float, FloatArray] = {}
+    val_log_loss: dict[str, float] = {}
     not_converged = 0
-    # One BLAS thread: the solver's vectors are short, and threads that wait for each other on busy
-    # cores made 2,000 x 256 take 24 times as long on two cores as on one.
-    with threadpool_limits(limits=1):
-        for c in tqdm(c_grid, desc="probe", unit="C", disable=None, leave=False):
-            scores = np.full((len(target), train_labels.shape[1]), np.nan)
-            losses = []
-            for k in fitted:
-                probe = LogisticRegression(C=c, max_iter=_MAX_ITERATIONS)
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always", ConvergenceWarning)
-                    probe.fit(train_x, train_labels[:, k])
-                not_converged += any(issubclass(w.category, ConvergenceWarning) for w in caught)
-                losses.append(_log_loss(probe.decision_function(val_x), val_labels[:, k]))
-                scores[:, k] = probe.decision_function(target_x)
-            val_log_loss[c] = float(np.mean(losses))
-            scores_of_c[c] = scores
-    best = min(val_log_loss, key=val_log_loss.__getitem__)
-    return ProbeFit(scores_of_c[best], best, val_log_loss, not_converged)
+    candidates: list[tuple[float, float, bool, bool, LogisticFit]] = []
+    for scale in _SCALINGS:
+        features = Features.of(train, scale=scale)
+        for balanced in _WEIGHTS:
+            fits = features.fit(
+                train_labels[:, fitted], C_GRID, balanced=balanced, progress=progress
+            )
+            for c, fit in fits.items():
+                loss = _log_loss(fit.decision(val), val_labels[:, fitted])
+                val_log_loss[_point(c, scale, balanced)] = loss
+                not_converged += int((~fit.converged).sum())
+                candidates.append((loss, c, scale, balanced, fit))
+    _, c, scale, balanced, fit = min(candidates, key=lambda candidate: candidate[0])
+    scores, val_scores = (np.full((len(x), train_labels.shape[1]), np.nan) for x in (target, val))
+    scores[:, fitted] = _sigmoid(fit.decision(target))
+    val_scores[:, fitted] = _sigmoid(fit.decision(val))
+    return ProbeFit(scores, val_scores, c, scale, balanced, val_log_loss, not_converged)
 
 
-def _unfit(train_column: BoolArray) -> str:
-    """Why a label cannot be fitted; empty if it can."""
-    if not train_column.any():
-        return "no positive training record"
-    return "no negative training record" if train_column.all() else ""
+def _point(c: float, scale: bool, balanced: bool) -> str:
+    return f"C {c:g}{', scaled' if scale else ''}{', balanced' if balanced else ''}"
 
 
 def _log_loss(logits: FloatArray, labels: BoolArray) -> float:
@@ -181,9 +218,16 @@ def _log_loss(logits: FloatArray, labels: BoolArray) -> float:
     return float(np.logaddexp(0.0, np.where(labels, -logits, logits)).mean())
 
 
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    probabilities: FloatArray = np.exp(-np.logaddexp(0.0, -logits))
+    return probabilities
+
+
 def _details(fit: ProbeFit) -> dict[str, Any]:
     return {
         "c": fit.c,
-        "val_log_loss": {f"{c:g}": loss for c, loss in fit.val_log_loss.items()},
+        "scaled": fit.scale,
+        "class_weight": "balanced" if fit.balanced else None,
+        "val_log_loss": fit.val_log_loss,
         "fits_not_converged": fit.not_converged,
     }
