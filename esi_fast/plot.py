@@ -1,7 +1,8 @@
 """Figures: the clinical 12-lead page true to scale, the training curves, the forest plot.
 
-Matplotlib is imported only when a figure is asked for, here and in ``plot_marks``. Figures are made
-with its object interface: nothing is shown, and no global backend or style is touched.
+Matplotlib is imported only when a figure is asked for, here, in ``plot_page`` and ``plot_marks``.
+Figures are made with its object interface: nothing is shown, and no global backend or style is
+touched.
 
 Provenance: page conventions (25 mm/s, 10 mm/mV, 1 mm and 5 mm grid, calibration pulse, time-aligned
 columns) after the AHA/ACC/HRS recommendations for the standardization of the electrocardiogram,
@@ -11,7 +12,6 @@ Part I (Circulation 2007;115:1306). The drawing code is this project's own.
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,29 +21,14 @@ import numpy.typing as npt
 
 from esi_fast.leads import canonical_lead
 from esi_fast.plot_marks import Strip, draw_fiducials, draw_legend, draw_rhythm, values_line
+from esi_fast.plot_page import PAGE_SECONDS, Page, Place, points
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from esi_fast.signal.measurements import Measurements
 
-# The page is A4 across. Every number below is in millimetres, and so are the axis units.
-PAGE_WIDTH_MM = 297.0
-PAGE_HEIGHT_MM = 210.0
-PAPER_SPEED_MM_PER_S = 25.0
-GAIN_MM_PER_MV = 10.0
-_GRID_LEFT, _GRID_BOTTOM, _GRID_WIDTH, _GRID_HEIGHT = 11.0, 14.0, 275.0, 160.0
-_TRACE_LEFT = _GRID_LEFT + 15.0
-_ROW_HEIGHT = 40.0
-
-PAGE_SECONDS = 10.0
-_COLUMN_SECONDS = 2.5
-_RHYTHM_LEAD = "II"
-_COLUMNS = (("I", "II", "III"), ("aVR", "aVL", "aVF"), ("V1", "V2", "V3"), ("V4", "V5", "V6"))
-
-_PAPER, _FINE_GRID, _BOLD_GRID = "#fffafa", "#f9d3d3", "#eea4a4"
-_INK, _FAINT_INK = "#101010", "#9a6a6a"
+_INK = "#101010"
 _BLUE, _ORANGE, _GREEN, _GREY = "#1f5fa8", "#d4691e", "#2e7d4f", "#8a8a8a"
 
 
@@ -66,15 +51,22 @@ class PlottableECG(Protocol):
 def plot_ecg(
     record: PlottableECG,
     *,
+    layout: str = "3x4",
+    rhythm: bool | None = None,
+    speed: float = 25,
+    gain: float = 10,
+    theme: str = "light",
     title: str | None = None,
     caption: str | None = None,
     measurements: Measurements | None = None,
 ) -> Figure:
     """Draw one ECG on a clinical page: 3 x 4 strips of 2.5 s above a 10 s rhythm strip of lead II.
 
-    The figure is A4 across and its axis units are millimetres of paper, so that
-    ``figure.savefig("page.pdf")`` printed at 100 % is to scale: 25 mm/s and 10 mm/mV. The four
-    columns follow each other in time and stand above the same moment of the rhythm strip.
+    The figure's axis units are millimetres of paper, so that ``figure.savefig("page.pdf")`` printed
+    at 100 % is to scale: by default 25 mm/s and 10 mm/mV. Columns follow each other in time and
+    stand above the same moment of the rhythm strip. At 25 mm/s and up to 10 mm/mV the page is A4
+    across (297 x 210 mm), for ``12x1`` A3 upright (297 x 420 mm). At 50 mm/s it is 552 mm wide, at
+    20 mm/mV its grid is half as high again.
 
     Two things are done to the trace, and the footer says the first: each lead is moved by a
     constant, so that its median lies on the row's line (an electrocardiograph is AC-coupled and
@@ -83,14 +75,20 @@ def plot_ecg(
     row would print a voltage that was not measured. No filter is applied.
 
     With ``measurements`` the page also shows what was measured: in every strip ticks at onset and
-    end and a dot at the peak of each P, QRS and T of that lead; along the rhythm strip the beats
-    that are premature, wide or paced, the P waves that no QRS follows and the pacing spikes; under
-    the title rate, PR, QRS, QT, QTc and axes, ``--`` where one is NaN; and a legend. An absent mark
-    is not drawn, nor is one of a lead that was not recorded.
+    end and a dot at the peak of each P, QRS and T of that lead; along the lowest row (the rhythm
+    strip, where there is one) the beats that are premature, wide or paced, the P waves that no QRS
+    follows and the pacing spikes; under the title rate, PR, QRS, QT, QTc and axes, ``--`` where one
+    is NaN; and a legend. An absent mark is not drawn, nor is one of a lead that was not recorded.
 
     Args:
         record: signal (leads, samples) in mV with NaN for missing samples, rate in Hz, lead names
             in any order. Only the first 10 s are drawn; a shorter record leaves the rest empty.
+        layout: ``"3x4"``, ``"6x2"`` (six rows, two columns of 5 s) or ``"12x1"`` (twelve rows of
+            10 s).
+        rhythm: whether 10 s of lead II run along the bottom; by default for ``3x4`` only.
+        speed: 25 or 50 mm/s.
+        gain: 5, 10 or 20 mm/mV.
+        theme: ``"light"``, red grid on white, or ``"dark"``, for screens.
         title: one line above the page; by default the record's file name, where it has one.
         caption: text under the title; wrapped, and cut with an ellipsis after five lines (four
             with ``measurements``, whose values take one).
@@ -103,7 +101,8 @@ def plot_ecg(
 
     Raises:
         ValueError: the signal is not (leads, samples), disagrees with the lead names or has a rate
-            that is not positive; or the measurements are of another rate.
+            that is not positive; the measurements are of another rate; or layout, speed, gain or
+            theme are none of those above.
     """
     signal = np.asarray(record.signal, dtype=np.float64)
     fs = float(record.fs)
@@ -120,88 +119,25 @@ def plot_ecg(
         )
     row_of_lead = {canonical_lead(name): row for row, name in enumerate(record.leads)}
 
-    figure, ax = _millimetre_page()
-    _draw_grid(ax)
-    for row in range(4):
-        _draw_calibration_pulse(ax, _row_line(row))
-    absent = []
-    strips = []
-    for column, leads in enumerate(_COLUMNS):
-        span = (column * _COLUMN_SECONDS, (column + 1) * _COLUMN_SECONDS)
-        for row, lead in enumerate(leads):
-            trace = _centred(signal, row_of_lead.get(lead))
-            if trace is None:
-                absent.append(lead)
-            strips.append(_draw_strip(ax, lead, trace, fs, _row_line(row), *span))
-    trace = _centred(signal, row_of_lead.get(_RHYTHM_LEAD))
-    rhythm = _draw_strip(ax, _RHYTHM_LEAD, trace, fs, _row_line(3), 0.0, PAGE_SECONDS)
-
+    page = Page(layout, rhythm, speed, gain, theme)
+    page.draw_grid()
+    page.draw_calibration_pulses()
+    traces = {place.lead: _centred(signal, row_of_lead.get(place.lead)) for place in page.places()}
+    for place in page.places():
+        strip = _draw_strip(page, place, traces[place.lead], fs)
+        if strip is not None and measurements is not None:
+            draw_fiducials(page, strip, measurements)
+            if place.is_lowest:
+                draw_rhythm(page, strip, measurements)
     values = ""
     if measurements is not None:
-        for strip in (*strips, rhythm):
-            if strip is not None:
-                draw_fiducials(ax, strip, measurements)
-        if rhythm is not None:
-            draw_rhythm(ax, rhythm, measurements)
-        draw_legend(ax, _GRID_LEFT, _GRID_BOTTOM - 8.5)
+        draw_legend(page)
         values = values_line(measurements)
-
     if title is None:
         title = Path(str(getattr(record, "path", ""))).name
-    _draw_texts(ax, title, values, caption or "", _footer(fs, signal.shape[1] / fs, absent))
-    return figure
-
-
-def _millimetre_page() -> tuple[Figure, Axes]:
-    """An A4 figure whose one axes covers the page and counts in millimetres."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(PAGE_WIDTH_MM / 25.4, PAGE_HEIGHT_MM / 25.4), dpi=150)
-    FigureCanvasAgg(figure)
-    ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    ax.set_xlim(0.0, PAGE_WIDTH_MM)
-    ax.set_ylim(0.0, PAGE_HEIGHT_MM)
-    ax.set_axis_off()
-    return figure, ax
-
-
-def _row_line(row: int) -> float:
-    """Height of the zero line of a row; row 0 is the top one."""
-    return _GRID_BOTTOM + _GRID_HEIGHT - (row + 0.5) * _ROW_HEIGHT
-
-
-def _points(millimetres: float) -> float:
-    """Matplotlib's line width for a width on paper."""
-    return millimetres * 72.0 / 25.4
-
-
-def _draw_grid(ax: Axes) -> None:
-    from matplotlib.collections import LineCollection
-    from matplotlib.patches import Rectangle
-
-    right, top = _GRID_LEFT + _GRID_WIDTH, _GRID_BOTTOM + _GRID_HEIGHT
-    ax.add_patch(
-        Rectangle((_GRID_LEFT, _GRID_BOTTOM), _GRID_WIDTH, _GRID_HEIGHT, color=_PAPER, zorder=0)
-    )
-    for step, colour, width, name in ((1, _FINE_GRID, 0.1, "fine"), (5, _BOLD_GRID, 0.18, "bold")):
-        across = np.arange(0, _GRID_WIDTH + step, step) + _GRID_LEFT
-        along = np.arange(0, _GRID_HEIGHT + step, step) + _GRID_BOTTOM
-        segments = [((x, _GRID_BOTTOM), (x, top)) for x in across]
-        segments += [((_GRID_LEFT, y), (right, y)) for y in along]
-        grid = LineCollection(segments, colors=colour, linewidths=_points(width), zorder=step / 10)
-        grid.set_gid(f"grid-{name}")
-        ax.add_collection(grid, autolim=False)
-
-
-def _draw_calibration_pulse(ax: Axes, line: float) -> None:
-    """1 mV for 0.2 s, with a little of the zero line on each side."""
-    width, height = 0.2 * PAPER_SPEED_MM_PER_S, GAIN_MM_PER_MV
-    rise = _GRID_LEFT + 5.0
-    x = [rise - 2.5, rise, rise, rise + width, rise + width, rise + width + 2.5]
-    y = [line, line, line + height, line + height, line, line]
-    (pulse,) = ax.plot(x, y, color=_INK, linewidth=_points(0.25), zorder=3)
-    pulse.set_gid("calibration")
+    absent = [lead for lead, trace in traces.items() if trace is None]
+    page.draw_texts(title, values, caption or "", _footer(page, fs, signal.shape[1] / fs, absent))
+    return page.figure
 
 
 def _centred(signal: npt.NDArray[np.float64], row: int | None) -> npt.NDArray[np.float64] | None:
@@ -213,51 +149,48 @@ def _centred(signal: npt.NDArray[np.float64], row: int | None) -> npt.NDArray[np
 
 
 def _draw_strip(
-    ax: Axes,
-    lead: str,
-    trace: npt.NDArray[np.float64] | None,
-    fs: float,
-    line: float,
-    start_s: float,
-    end_s: float,
+    page: Page, place: Place, trace: npt.NDArray[np.float64] | None, fs: float
 ) -> Strip | None:
-    """One lead from ``start_s`` to ``end_s`` with its label; NaN samples leave a gap.
+    """One lead with its label; NaN samples leave a gap.
 
     Returns what was drawn, or None where the lead was not recorded.
     """
     from matplotlib.patches import Rectangle
 
-    left = _TRACE_LEFT + start_s * PAPER_SPEED_MM_PER_S
-    if start_s > 0:
+    ax, ink = page.ax, page.theme.ink
+    lead, line = place.lead, page.row_line(place.row)
+    left = page.x_of(place.start_s)
+    if place.start_s > 0:
         # The tick that separates two leads of a row.
-        ax.plot([left, left], [line + 4.0, line + 8.0], color=_INK, linewidth=_points(0.25))
+        ax.plot([left, left], [line + 4.0, line + 8.0], color=ink, linewidth=points(0.25))
     ax.text(
         left + 1.0,
-        line + 11.0,
+        line + 0.275 * page.row_height,
         lead if trace is not None else f"{lead} (not recorded)",
         fontsize=9,
         fontweight="bold",
-        color=_INK if trace is not None else _FAINT_INK,
+        color=ink if trace is not None else page.theme.faint,
         zorder=4,
     )
     if trace is None:
         return None
-    first, last = (round(seconds * fs) for seconds in (start_s, end_s))
+    first, last = (round(seconds * fs) for seconds in (place.start_s, place.end_s))
     samples = np.arange(first, min(last, trace.size))
-    x = _TRACE_LEFT + samples / fs * PAPER_SPEED_MM_PER_S
-    y = line + trace[samples] * GAIN_MM_PER_MV
-    (drawn,) = ax.plot(x, y, color=_INK, linewidth=_points(0.25), solid_joinstyle="round", zorder=3)
-    name = f"{lead} {start_s:g}-{end_s:g} s"
+    x = page.x_of(samples / fs)
+    y = line + trace[samples] * page.gain
+    (drawn,) = ax.plot(x, y, color=ink, linewidth=points(0.25), solid_joinstyle="round", zorder=3)
+    name = f"{lead} {place.start_s:g}-{place.end_s:g} s"
     drawn.set_gid(name)
-    paper = Rectangle((_GRID_LEFT, _GRID_BOTTOM), _GRID_WIDTH, _GRID_HEIGHT, transform=ax.transData)
+    left_edge, bottom, width, height = page.grid
+    paper = Rectangle((left_edge, bottom), width, height, transform=ax.transData)
     drawn.set_clip_path(paper)
     return Strip(name, lead, first, x, y, line, paper)
 
 
-def _footer(fs: float, seconds: float, absent: Sequence[str]) -> str:
+def _footer(page: Page, fs: float, seconds: float, absent: Sequence[str]) -> str:
     parts = [
-        f"{PAPER_SPEED_MM_PER_S:g} mm/s",
-        f"{GAIN_MM_PER_MV:g} mm/mV",
+        f"{page.speed:g} mm/s",
+        f"{page.gain:g} mm/mV",
         f"{fs:g} Hz",
         "no filter applied; each lead centred on its median",
     ]
@@ -266,20 +199,6 @@ def _footer(fs: float, seconds: float, absent: Sequence[str]) -> str:
     if absent:
         parts.append(f"not recorded: {', '.join(absent)}")
     return "    ".join(parts)
-
-
-def _draw_texts(ax: Axes, title: str, values: str, caption: str, footer: str) -> None:
-    # parse_math off: a "$" in somebody's text is a dollar sign.
-    top = PAGE_HEIGHT_MM - 6.0
-    options: dict[str, Any] = {"va": "top", "color": _INK, "parse_math": False}
-    ax.text(_GRID_LEFT, top, title, fontsize=11, fontweight="bold", **options)
-    below, max_lines = top - 6.5, 5
-    if values:
-        ax.text(_GRID_LEFT, below, values, fontsize=8.5, fontweight="bold", **options)
-        below, max_lines = below - 4.5, 4
-    wrapped = textwrap.wrap(caption, width=165, max_lines=max_lines, placeholder=" …")
-    ax.text(_GRID_LEFT, below, "\n".join(wrapped), fontsize=8.5, linespacing=1.25, **options)
-    ax.text(_GRID_LEFT, _GRID_BOTTOM - 4.0, footer, fontsize=8, **options)
 
 
 def plot_training(metrics: Path | str | Sequence[Mapping[str, Any]]) -> Figure:

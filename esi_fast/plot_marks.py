@@ -14,26 +14,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.plot_page import Page, Theme, points
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.patches import Patch
 
     from esi_fast.signal.measurements import Measurements
 
-_INK = "#101010"
-# A wave's name, its colour, and its marks: the peak, then where it begins and ends.
+# A wave's name, its marks (the peak, then where it begins and ends), and the theme's colour.
 _WAVES = (
-    ("P", "#1f5fa8", "p_peak", ("p_onset", "p_end")),
-    ("QRS", "#c2410c", "r_peak", ("qrs_onset", "qrs_end")),
-    ("T", "#2e7d4f", "t_peak", ("t_onset", "t_end")),
+    ("P", "p_peak", ("p_onset", "p_end")),
+    ("QRS", "r_peak", ("qrs_onset", "qrs_end")),
+    ("T", "t_peak", ("t_onset", "t_end")),
 )
-_P_COLOUR = _WAVES[0][1]
 
-# In millimetres. The rhythm strip's labels stand at fixed distances from its zero line, so that
-# they can be read along the strip: beats above, blocked P below, spikes at the lower edge.
+# In millimetres.
 _TICK_HEIGHT, _TICK_WIDTH, _DOT_SIZE, _SPIKE_SIZE = 3.0, 0.2, 0.9, 1.5
-_BEAT_LABEL, _BLOCKED_LABEL, _SPIKES = 14.5, -9.0, -17.5
-_POINTS_PER_MM = 72.0 / 25.4
+# The labels stand at fixed distances from the row's zero line, in heights of a row, so that they
+# can be read along the strip: beats above, blocked P below, spikes at the lower edge.
+_BEAT_LABEL, _BLOCKED_LABEL, _SPIKES = 14.5 / 40, -9.0 / 40, -17.5 / 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,13 @@ class Strip:
         return samples[inside] - self.first
 
 
-def draw_fiducials(ax: Axes, strip: Strip, measurements: Measurements) -> None:
+def draw_fiducials(page: Page, strip: Strip, measurements: Measurements) -> None:
     """Onset, peak and end of each P, QRS and T that the strip shows, in the wave's colour."""
     from matplotlib.collections import LineCollection
 
     marks = measurements.fiducials.get(strip.lead, {})
-    for _, colour, peak, bounds in _WAVES:
+    for wave, peak, bounds in _WAVES:
+        colour = _colour(page.theme, wave)
         for mark in bounds:
             if mark not in marks:
                 continue
@@ -81,26 +81,32 @@ def draw_fiducials(ax: Axes, strip: Strip, measurements: Measurements) -> None:
             ]
             if segments:
                 ticks = LineCollection(
-                    segments, colors=colour, linewidths=_TICK_WIDTH * _POINTS_PER_MM, zorder=4
+                    segments, colors=colour, linewidths=points(_TICK_WIDTH), zorder=4
                 )
                 ticks.set_gid(f"{strip.name} {mark}")
-                ax.add_collection(ticks, autolim=False)
+                page.ax.add_collection(ticks, autolim=False)
                 ticks.set_clip_path(strip.paper)
         if peak in marks:
             at = strip.within(marks[peak])
-            _draw_markers(ax, strip, peak, strip.x[at], strip.y[at], "o", _DOT_SIZE, colour)
+            _draw_markers(page, strip, peak, strip.x[at], strip.y[at], "o", _DOT_SIZE, colour)
 
 
-def draw_rhythm(ax: Axes, strip: Strip, measurements: Measurements) -> None:
-    """What the rhythm strip says of the beats: early, wide, paced; blocked P; pacing spikes."""
+def draw_rhythm(page: Page, strip: Strip, measurements: Measurements) -> None:
+    """What the lowest row says of the beats: early, wide, paced; blocked P; pacing spikes."""
+    ink = page.theme.ink
     for beat, label in _beat_labels(measurements):
         for at in strip.within(beat):
-            _draw_label(ax, strip, "beat", strip.x[at], _BEAT_LABEL, label, _INK)
+            _draw_label(page, strip, "beat", strip.x[at], _BEAT_LABEL, label, ink)
     for at in strip.within(measurements.blocked_p):
-        _draw_label(ax, strip, "blocked P", strip.x[at], _BLOCKED_LABEL, "blocked P", _P_COLOUR)
+        colour = page.theme.p
+        _draw_label(page, strip, "blocked P", strip.x[at], _BLOCKED_LABEL, "blocked P", colour)
     x = strip.x[strip.within(measurements.pacing_spikes)]
-    height = np.full(x.size, strip.line + _SPIKES)
-    _draw_markers(ax, strip, "pacing spikes", x, height, "^", _SPIKE_SIZE, _INK)
+    height = np.full(x.size, strip.line + _SPIKES * page.row_height)
+    _draw_markers(page, strip, "pacing spikes", x, height, "^", _SPIKE_SIZE, ink)
+
+
+def _colour(theme: Theme, wave: str) -> str:
+    return {"P": theme.p, "QRS": theme.qrs, "T": theme.t}[wave]
 
 
 def _beat_labels(measurements: Measurements) -> Iterator[tuple[npt.NDArray[np.int64], str]]:
@@ -117,12 +123,12 @@ def _beat_labels(measurements: Measurements) -> Iterator[tuple[npt.NDArray[np.in
 
 
 def _draw_label(
-    ax: Axes, strip: Strip, kind: str, x: float, height: float, text: str, colour: str
+    page: Page, strip: Strip, kind: str, x: float, height: float, text: str, colour: str
 ) -> None:
     """Words above or below the zero line of the strip, centred on ``x``."""
-    label = ax.text(
+    label = page.ax.text(
         x,
-        strip.line + height,
+        strip.line + height * page.row_height,
         text,
         fontsize=6,
         linespacing=1.0,
@@ -135,7 +141,7 @@ def _draw_label(
 
 
 def _draw_markers(
-    ax: Axes,
+    page: Page,
     strip: Strip,
     kind: str,
     x: npt.NDArray[np.float64],
@@ -146,12 +152,12 @@ def _draw_markers(
 ) -> None:
     if not np.isfinite(y).any():
         return
-    (drawn,) = ax.plot(
+    (drawn,) = page.ax.plot(
         x,
         y,
         marker,
         color=colour,
-        markersize=size * _POINTS_PER_MM,
+        markersize=points(size),
         markeredgewidth=0.0,
         zorder=5,
     )
@@ -178,12 +184,16 @@ def _rounded(value: float) -> str:
     return "--" if math.isnan(value) else f"{round(value)}"
 
 
-def draw_legend(ax: Axes, left: float, top: float) -> None:
-    """One line that says what the colours are."""
-    words = [(wave, colour, 2.2 * len(wave) + 2.0) for wave, colour, *_ in _WAVES]
-    words.append(("ticks: onset and end    dots: peak    triangles: pacing spikes", _INK, 0.0))
+def draw_legend(page: Page) -> None:
+    """One line that says what the colours are, under the footer."""
+    left, bottom, *_ = page.grid
+    ink = page.theme.ink
+    words = [(wave, _colour(page.theme, wave), 2.2 * len(wave) + 2.0) for wave, *_ in _WAVES]
+    words.append(("ticks: onset and end    dots: peak    triangles: pacing spikes", ink, 0.0))
     for text, colour, width in words:
-        bold = "normal" if colour == _INK else "bold"
-        word = ax.text(left, top, text, fontsize=8, fontweight=bold, va="top", color=colour)
+        bold = "normal" if colour == ink else "bold"
+        word = page.ax.text(
+            left, bottom - 8.5, text, fontsize=8, fontweight=bold, va="top", color=colour
+        )
         word.set_gid("legend")
         left += width
