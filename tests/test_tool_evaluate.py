@@ -20,7 +20,7 @@ from esi_fast.evaluation.datasets import DATASETS
 from esi_fast.evaluation.figures import forest_picture
 from esi_fast.evaluation.protocols import PROTOCOLS
 from esi_fast.evaluation.request import Request, open_unseen
-from esi_fast.evaluation.run import TASKS
+from esi_fast.evaluation.run import BASELINES, TASKS
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.simulate_tree import write_tree
@@ -207,6 +207,7 @@ def test_patients_that_pretraining_saw_are_left_out_or_named(story: Path):
         ({"--folds": "train=1-8,val=9,test=10"}, "--folds is for ptbxl"),
         ({"--dataset": "ptbxl", "--folds": "train=1"}, "must name train, val and test"),
         ({"--protocol": "other"}, "--protocol 'other' is none of fixed, merl"),
+        ({"--baselines": "convnext,other"}, "baseline 'other' is none of convnext, xresnet"),
         ({"--prompts": "absent.toml"}, "--prompts absent.toml is no file"),
         ({"--prompts-by": "heart"}, "--prompts-by 'heart' is none of name, description, both"),
         ({"--pretrained-on": "absent"}, "--pretrained-on folder absent does not exist"),
@@ -266,6 +267,7 @@ def test_the_tool_offers_what_the_package_has(root: Path):
     assert tool_names["DATASETS"] == DATASETS
     assert tool_names["PROTOCOLS"] == PROTOCOLS
     assert set(tool_names["TASKS"]) == set(TASKS)
+    assert tool_names["BASELINES"] == BASELINES
 
 
 def test_the_report_tool_needs_its_folders(root: Path, story: Path, tmp_path: Path):

@@ -40,6 +40,7 @@ class Request:
         split: to score.
         prompts: a file of the user's own zero-shot prompts.
         prompts_by: zero-shot prompts by "name", "description" or "both".
+        baselines: of fine-tuning, names of ``run.BASELINES``.
         pretrained_on: shard folders that the model has seen: their patients are left out.
         allow_leak: keep them, and say so in the report.
         settings: of intervals and tests.
@@ -60,6 +61,7 @@ class Request:
     split: str = "test"
     prompts: Path | None = None
     prompts_by: str = "name"
+    baselines: tuple[str, ...] = ()
     pretrained_on: Sequence[Path] = ()
     allow_leak: bool = False
     settings: Resampling = dataclasses.field(default_factory=Resampling)

@@ -38,6 +38,7 @@ from esi_fast.evaluation.zeroshot import zero_shot
 
 if TYPE_CHECKING:
     from esi_fast.evaluation.closing import Captioner
+    from esi_fast.models.esi import ESI
 
 
 def evaluate(request: Request, *, command: str) -> dict[str, Any]:
@@ -111,15 +112,42 @@ def _zero_shot(embedders: Mapping[str, Embedder], request: Request) -> list[Task
     ]
 
 
+def _finetune(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
+    """The model alone, beside what learns the same labels without pretraining."""
+    from esi_fast.evaluation import baselines
+    from esi_fast.evaluation.contenders import beside
+    from esi_fast.evaluation.finetune import finetune
+
+    dataset, split = embedders[MODEL].dataset, request.split
+    model = cast("ESI", model_of(embedders[MODEL]))
+    results = [finetune(model, dataset, split=split)]
+    if "convnext" in request.baselines:
+        results.append(baselines.train_convnext(model, dataset, split=split))
+    if "xresnet" in request.baselines:
+        results.append(baselines.train_xresnet(model, dataset, split=split))
+    if "measurements" in request.baselines:
+        fs = float(model.config.fs)
+        results.append(baselines.boost_measurements(dataset, fs=fs, split=split))
+    return [beside("finetune", results)]
+
+
 def _probe(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
     from esi_fast.evaluation.probe import probe
 
     return list(probe(embedders, split=request.split))
 
 
+BASELINES = ("convnext", "xresnet", "measurements")
+_FINE_TUNED = {
+    "finetuned": "the model, its ECG side trained on on the labels",
+    "scratch-convnext": "the model's architecture, trained on the labels from random weights",
+    "scratch-xresnet1d101": "the PTB-XL benchmark's network, trained on the labels",
+    "measurements": "gradient boosting on measured intervals, axes and voltages",
+}
 TASKS: Mapping[str, Callable[[Mapping[str, Embedder], Request], list[TaskResult]]] = {
     "zeroshot": _zero_shot,
     "probe": _probe,
+    "finetune": _finetune,
     "identify": _identify,
     "retrieval": _retrieve,
     "caption": _caption,
@@ -174,7 +202,8 @@ def _basis(request: Request, models: Models) -> str:
     }
     return digest_of(
         [models.digests, dataset.name, dataset.label_names, dataset.prompts, splits,
-         request.split, request.protocol, request.prompts_by,
+         request.split, request.protocol, request.baselines,
+         request.prompts_by,
          request.prompts.read_text(encoding="utf-8") if request.prompts else None]
     )  # fmt: skip
 
@@ -185,7 +214,8 @@ def _write_context(request: Request, models: Models, results: Mapping[str, list[
         request.out,
         {
             "model": {"path": str(request.model), "config": dataclasses.asdict(models.config)},
-            "contenders": dict(models.descriptions),
+            "contenders": dict(models.descriptions)
+            | (_FINE_TUNED if "finetune" in results else {}),
             "dataset": {
                 "name": dataset.name,
                 "root": str(request.root),
