@@ -262,9 +262,9 @@ def test_many_deletions_build_the_graph_anew(monkeypatch: pytest.MonkeyPatch) ->
     built: list[int] = []
     empty = Graph.__init__
 
-    def count(graph: Graph, dimension: int, threads: int = 1) -> None:
+    def count(graph: Graph, dimension: int, *others: Any) -> None:
         built.append(dimension)
-        empty(graph, dimension, threads)
+        empty(graph, dimension, *others)
 
     monkeypatch.setattr(Graph, "__init__", count)
     rng = np.random.default_rng(5)

@@ -11,6 +11,7 @@ Hierarchical Navigable Small World graphs".
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,55 @@ SEED = 100
 PARAMETERS = {"space": "ip", "M": M, "ef_construction": EF_CONSTRUCTION, "seed": SEED}
 
 
+@dataclass(frozen=True, slots=True)
+class GraphSettings:
+    """How a graph is built and searched: more of each is more recall for more time.
+
+    Attributes:
+        m: links a vector, twice as many on the lowest layer; memory grows with it.
+        ef_construction: candidates looked at for each vector that is added.
+        ef: candidates looked at for each query.
+    """
+
+    m: int = M
+    ef_construction: int = EF_CONSTRUCTION
+    ef: int = EF
+
+
 class Graph:
     """A hierarchical small-world graph over unit vectors, by inner product.
 
     Args:
         dimension: of the vectors.
         threads: for building; with 1 the same vectors always give the same graph.
+        settings: how it is built and searched.
 
     Raises:
         ModuleNotFoundError: hnswlib is not installed.
     """
 
-    def __init__(self, dimension: int, threads: int = 1) -> None:
+    def __init__(
+        self, dimension: int, threads: int = 1, settings: GraphSettings | None = None
+    ) -> None:
         self.dimension = dimension
+        self.settings = settings or GraphSettings()
         self._threads = threads
         self._index = _empty_index(dimension)
         self._index.init_index(
-            max_elements=1, M=M, ef_construction=EF_CONSTRUCTION, random_seed=SEED
+            max_elements=1,
+            M=self.settings.m,
+            ef_construction=self.settings.ef_construction,
+            random_seed=SEED,
         )
-        self._index.set_ef(EF)
+        self._index.set_ef(self.settings.ef)
 
     def __len__(self) -> int:
         return int(self._index.get_current_count())
+
+    def reserve(self, count: int) -> None:
+        """Takes the memory of so many vectors at once: growing by and by takes up to 2.5 times."""
+        if count > self._index.get_max_elements():
+            self._index.resize_index(count)
 
     def add(self, vectors: NDArray[np.float32], positions: NDArray[np.int64]) -> None:
         """Adds unit vectors (n, dimension) under their positions (n,)."""
@@ -59,7 +87,7 @@ class Graph:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Positions and cosines (m, count) of about the nearest vectors to queries (m, dimension).
 
-        ``count`` is at most ``len(self)``; the search looks at ``max(count, EF)`` candidates.
+        ``count`` is at most ``len(self)``; the search looks at ``max(count, ef)`` candidates.
 
         Raises:
             RuntimeError: fewer than ``count`` vectors can be reached from the graph's entry.
@@ -73,16 +101,22 @@ class Graph:
         self._index.save_index(str(path))
 
     @classmethod
-    def load(cls, path: Path, dimension: int, threads: int = 1) -> Graph:
+    def load(
+        cls,
+        path: Path,
+        dimension: int,
+        threads: int = 1,
+        settings: GraphSettings | None = None,
+    ) -> Graph:
         """Reads a file that ``save`` wrote; its bytes must have been verified before.
 
         Raises:
             RuntimeError: the library refuses the file.
         """
-        graph = cls(dimension, threads)
+        graph = cls(dimension, threads, settings)
         graph._index = _empty_index(dimension)
         graph._index.load_index(str(path))
-        graph._index.set_ef(EF)
+        graph._index.set_ef(graph.settings.ef)
         return graph
 
 

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from esi_fast.retriever.arguments import whole_number
 from esi_fast.retriever.documents import Mask
 from esi_fast.retriever.duplicates import Distinct
-from esi_fast.retriever.graph import EF, Graph
+from esi_fast.retriever.graph import Graph, GraphSettings
 from esi_fast.retriever.locks import ReadWriteLock
+from esi_fast.retriever.products import best, products
 
 Search = Literal["auto", "exact", "hnsw"]
 _Found = tuple[NDArray[np.int64], NDArray[np.float64]]  # positions and similarities
@@ -46,19 +47,28 @@ class VectorIndex:
         dimension: of the vectors.
         search: ``"exact"``; ``"hnsw"``, at any size; or ``"auto"``: exact up to 20,000 vectors.
         threads: for building the graph; with 1 (the default) it always comes out the same.
+        graph: how the graph is built and searched.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, dimension: int, search: Search = "auto", *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        search: Search = "auto",
+        *,
+        threads: int = 1,
+        graph: GraphSettings | None = None,
+    ) -> None:
         if search not in get_args(Search):
             raise ValueError(f"search is {search!r}; give {', '.join(get_args(Search))}")
         self.dimension = whole_number("dimension", dimension)
         self.kind = search
         self._threads = whole_number("threads", threads)
+        self._settings = graph or GraphSettings()
         self._lock = ReadWriteLock()
-        self._buffer: NDArray[np.float32] = np.empty((0, dimension), np.float32)
+        self._buffer: NDArray[Any] = np.empty((0, dimension), np.float32)
         self._alive: Mask = np.empty(0, np.bool_)
         self._num_live = 0
         self._graph: Graph | None = None
@@ -71,8 +81,8 @@ class VectorIndex:
         return self._num_live
 
     @property
-    def vectors(self) -> NDArray[np.float32]:
-        """All vectors (n, dimension), float32, of unit length, deleted ones too."""
+    def vectors(self) -> NDArray[Any]:
+        """All vectors (n, dimension), of unit length, deleted ones too; float32, or restored so."""
         return self._buffer[: len(self._alive)]
 
     @property
@@ -183,12 +193,14 @@ class VectorIndex:
             is_worn = self._is_worn()
             self._graph, self._graph_until = None, 0  # what fails halfway is built anew
             if graph is None or is_worn:
-                graph, until, distinct = Graph(self.dimension, self._threads), 0, Distinct()
-                self._graph_dead = 0
+                graph = Graph(self.dimension, self._threads, self._settings)
+                until, distinct, self._graph_dead = 0, Distinct(), 0
             new = np.flatnonzero(self._alive[until:]) + until
+            if not until:
+                graph.reserve(len(new))
             for first in range(0, len(new), _BLOCK):
                 block = new[first : first + _BLOCK]
-                vectors = self._buffer[block]
+                vectors = np.asarray(self._buffer[block], np.float32)
                 is_new = distinct.add(vectors, block)
                 if is_new.any():
                     graph.add(vectors[is_new], block[is_new])
@@ -236,20 +248,20 @@ class VectorIndex:
         dead = np.flatnonzero(~live) if is_whole and num_live < len(live) else None
         step = max(1, _MAX_PRODUCTS // len(rows))
         for first in range(0, len(queries), step):
-            rough_QN = queries[first : first + step] @ rows.T
+            rough_QN = products(queries[first : first + step], rows)
             if dead is not None:
                 rough_QN[:, dead] = -np.inf
             for row, rough in enumerate(rough_QN, start=first):
                 lowest = np.partition(rough, len(rows) - k)[len(rows) - k]
                 near = where[None, rough >= lowest - _ROUNDING]
                 exact = self._similarities(queries[row : row + 1], near)
-                found[row], scores[row] = _best(near, exact, k)
+                found[row], scores[row] = best(near, exact, k)
         return found, scores
 
     def _by_graph(self, queries: NDArray[np.float32], k: int, live: Mask, num_live: int) -> _Found:
         graph, distinct = self._graph, self._distinct
         assert graph is not None
-        fetch = k if 2 * k <= EF else 2 * k
+        fetch = k if 2 * k <= self._settings.ef else 2 * k
         is_whole = num_live == distinct.num_vectors
         if not is_whole:  # some of what is found is not wanted
             fetch = math.ceil(fetch * distinct.num_vectors / num_live * 1.5) + 16
@@ -265,7 +277,7 @@ class VectorIndex:
         for row in range(len(queries)):
             kept, its = self._spread(near[row], exact[row], k, live)
             if kept.size >= k:
-                found[row], scores[row] = _best(kept, its, k)
+                found[row], scores[row] = best(kept, its, k)
             else:
                 alone = self._exactly(queries[row : row + 1], k, live, num_live)
                 found[row], scores[row] = alone
@@ -317,12 +329,16 @@ class VectorIndex:
         """The same without what was deleted: positions move up. Itself where nothing was."""
         if self._alive.all():
             return self
-        index = VectorIndex(self.dimension, self.kind, threads=self._threads)
+        index = VectorIndex(self.dimension, self.kind, threads=self._threads, graph=self._settings)
         index.restore(self.vectors[self._alive])
         return index
 
-    def restore(self, vectors: NDArray[np.float32]) -> None:
-        """Takes over the unit vectors of an index like this one, in place of its own."""
+    def restore(self, vectors: NDArray[Any]) -> None:
+        """Takes over the unit vectors of an index like this one, in place of its own.
+
+        They may be float16, and mapped from a file: searches then read what they need of it, and
+        adding more copies all of them into memory.
+        """
         with self._lock.write():
             self._buffer = vectors
             self._alive = np.ones(len(vectors), np.bool_)
@@ -343,20 +359,13 @@ class VectorIndex:
             ValueError: its size is another.
         """
         distinct = Distinct()
-        distinct.add(self.vectors, np.arange(len(self._alive)))
+        for first in range(0, len(self._alive), _BLOCK):
+            block = np.asarray(self.vectors[first : first + _BLOCK], np.float32)
+            distinct.add(block, np.arange(first, first + len(block)))
         if len(graph) != len(distinct) or graph.dimension != self.dimension:
             raise ValueError(f"the graph holds {len(graph)} vectors, not {len(distinct)}")
         self._graph, self._graph_until = graph, len(self._alive)
         self._distinct = distinct
-
-
-def _best(near: NDArray[np.int64], exact: NDArray[np.float64], k: int) -> _Found:
-    """The best k, in order, of positions and similarities (m, n)."""
-    order = np.lexsort((near, -exact))[:, :k]
-    if len(near) == 1:
-        return near[:, order[0]], exact[:, order[0]]
-    rows = np.arange(len(near))[:, None]
-    return near[rows, order], exact[rows, order]
 
 
 def _unit(rows: NDArray[Any], what: str, first: int = 0) -> NDArray[np.float32]:

@@ -1,0 +1,198 @@
+"""Where ECGs come from, row by row: folders of records, and shard sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder
+from esi_fast.data.shard_set import ShardSet
+from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
+from esi_fast.signal.catalogues import open_catalogue
+
+Signals = npt.NDArray[np.float32]
+# What an index tells of a record beside its key, its patient and its split.
+_TOLD = ("age", "sex", "statements", "findings")
+
+
+class Row(NamedTuple):
+    """One recording of a source.
+
+    Attributes:
+        key: its name.
+        where: the record's path, or the row in its split's shards.
+        subject_id: the patient; of a shard's row, `Source.line` reads it.
+        split: of a shard set; "" in a folder of records.
+        error: why there is nothing to read; "" if there is.
+    """
+
+    key: str
+    where: Any
+    subject_id: str = ""
+    split: str = ""
+    error: str = ""
+
+
+class Source(Protocol):
+    """Recordings in a fixed order."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON that differs where the recordings differ."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Row]: ...
+
+    def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
+        """Signals (n, 12, T) in mV, NaN where missing, and of each what is wrong or ""."""
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """What is kept beside a row's embedding; ValueError if it cannot be read."""
+
+
+class RecordSource:
+    """The recordings of a folder, as `esi_fast.signal.catalogues.open_catalogue` lists them.
+
+    Args:
+        root: the folder.
+        fs: rate in Hz of the signals wanted.
+        num_samples: their length; longer records are cut, shorter ones end in missing samples.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is no folder of recordings.
+    """
+
+    def __init__(self, root: Path, fs: float, num_samples: int) -> None:
+        self._catalogue = open_catalogue(root)
+        self._fs, self._num_samples = fs, num_samples
+        if len(self._catalogue) == 0:
+            raise ValueError(f"{root} holds no recordings and no {INDEX_FILE} of shards")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As `Source`."""
+        return {"records": self._catalogue.source, "root": str(self._catalogue.root.resolve())}
+
+    def __len__(self) -> int:
+        return len(self._catalogue)
+
+    def __iter__(self) -> Iterator[Row]:
+        for entry in self._catalogue:
+            yield Row(entry.key, entry.path, entry.subject_id, error=entry.error)
+
+    def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
+        """As `Source`."""
+        from esi_fast.signal.record_batch import read_records
+
+        sound = [at for at, row in enumerate(rows) if not row.error]
+        signals = np.full((len(rows), NUM_LEADS, self._num_samples), np.nan, np.float32)
+        errors = [row.error for row in rows]
+        batch = read_records(
+            [rows[at].where for at in sound],
+            fs=self._fs,
+            duration=self._num_samples / self._fs,
+            adc_units_per_mv=self._catalogue.adc_units_per_mv,
+        )
+        signals[sound] = _fitted(batch.signal.astype(np.float32, copy=False), self._num_samples)
+        for at, error in zip(sound, batch.errors, strict=True):
+            errors[at] = error
+        return signals, errors
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """As `Source`."""
+        return {"key": row.key, "subject_id": row.subject_id, "split": row.split}
+
+
+class ShardSource:
+    """The samples of shard folders: train, then val, then test.
+
+    Args:
+        dirs: finished shard folders.
+        fs, num_samples: as `RecordSource`.
+        told: keep captions, statements, findings, age and sex as well.
+
+    Raises:
+        FileNotFoundError: a folder or a shard is missing.
+        ValueError: a shard is damaged, or there is no record.
+    """
+
+    def __init__(
+        self, dirs: Sequence[Path], fs: float, num_samples: int, *, told: bool = False
+    ) -> None:
+        folders = [read_shard_folder(Path(one)) for one in dirs]
+        self._sets = {
+            split: ShardSet(dirs, split)
+            for split in SPLITS
+            if any(folder["counts"][split] for folder in folders)
+        }
+        if not self._sets:
+            raise ValueError(f"no records in {', '.join(map(str, dirs))}")
+        self._fs, self._num_samples, self._told = fs, num_samples, told
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As `Source`."""
+        return {"shards": {split: one.digest for split, one in self._sets.items()}}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sets.values()))
+
+    def __iter__(self) -> Iterator[Row]:
+        for split, shards in self._sets.items():
+            for row in range(len(shards)):
+                yield Row(shards.key(row), row, split=split)
+
+    def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
+        """As `Source`; leads that are not stored are missing."""
+        signals = np.full((len(rows), NUM_LEADS, self._num_samples), np.nan, np.float32)
+        errors = [""] * len(rows)
+        for split, shards in self._sets.items():
+            places = [at for at, row in enumerate(rows) if row.split == split]
+            if not places:
+                continue
+            stored = np.empty((len(places), len(shards.leads), shards.num_samples), np.float32)
+            damage = shards.read_batch([rows[at].where for at in places], stored)
+            for position, what in damage.items():
+                errors[places[position]] = what
+                stored[position] = np.nan
+            leads = [STANDARD_LEADS.index(lead) for lead in shards.leads]
+            signals[np.ix_(places, leads)] = self._at_rate(stored, shards.fs)
+        return signals, errors
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """As `Source`."""
+        shards = self._sets[row.split]
+        meta = shards.read_meta(row.where)
+        line = {"key": row.key, "subject_id": meta["subject_id"], "split": row.split}
+        if self._told:
+            line |= {name: meta[name] for name in _TOLD}
+            line["caption"] = shards.read_caption(row.where)
+        return line
+
+    def _at_rate(self, signals: Signals, fs: float) -> Signals:
+        if fs != self._fs:
+            from esi_fast.signal.resample import resample
+
+            signals = resample(signals, fs, self._fs)
+        return _fitted(signals, self._num_samples)
+
+
+def open_source(root: Path, fs: float, num_samples: int) -> RecordSource | ShardSource:
+    """A shard set where the folder has an index.json, else a folder of records."""
+    if (root / INDEX_FILE).is_file():
+        return ShardSource([root], fs, num_samples)
+    return RecordSource(root, fs, num_samples)
+
+
+def _fitted(signals: Signals, num_samples: int) -> Signals:
+    """Signals (n, leads, T) cut at the end, or ended by missing samples."""
+    missing = num_samples - signals.shape[-1]
+    if missing > 0:
+        return np.pad(signals, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+    return signals[..., :num_samples]
