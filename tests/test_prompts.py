@@ -38,6 +38,19 @@ def test_a_label_with_no_words_but_its_name_gets_those_of_its_concept():
     assert found["my_own"] == ("my_own.",)
 
 
+def test_codes_and_words_of_a_table_are_called_as_the_findings_that_they_state():
+    def of(label: str) -> tuple[str, ...]:
+        given = SimpleNamespace(name="table", label_names=(label,), prompts=((f"{label}.",),))
+        return label_prompts(given)[label]
+
+    for label in ("AFIB", "164889003", "AF", "atrial_fibrillation", "Atrial Fibrillation"):
+        assert of(label) == FIBRILLATION
+    assert of("AF with LVH") == FIBRILLATION + prompts_for("left_ventricular_hypertrophy")
+    # Only part of these is understood: they are other things than ischemia and fibrillation.
+    for label in ("ischemic stroke", "history of AF", "no AF", "death"):
+        assert of(label) == (f"{label}.",)
+
+
 def test_descriptions_are_those_of_the_passages():
     (passage,) = (one for one in passages() if one.metadata["concept"] == "atrial_fibrillation")
     wordings = [passage.metadata["appearance"], *passage.metadata["paraphrases"]]

@@ -39,8 +39,9 @@ def label_prompts(
     """The prompts of every label of a dataset.
 
     Names: those of the user's file; else the dataset's own; a label that the dataset gives nothing
-    but itself has those of ``prompts.toml`` or of the concept that it is. Descriptions: those of
-    the user's file, else of ``prompts.toml``, else CQA's of all findings that the names state.
+    but itself has those of ``prompts.toml`` or of the findings that it states, as a code (SCP-ECG,
+    SNOMED CT) or in words. Descriptions: those of the user's file, else of ``prompts.toml``, else
+    CQA's of all findings that the names state.
 
     Args:
         dataset: with its labels and their prompts.
@@ -81,15 +82,15 @@ def label_prompts(
 
 def _names(label: str, given: Prompts, ours: _Row) -> Prompts:
     from esi_fast.cqa.caption import prompts_for
+    from esi_fast.evaluation.captioning import findings_in
 
     if given != (f"{label}.",):
         return given
     if ours.name:
         return ours.name
-    try:
-        return prompts_for(label)
-    except ValueError:  # no concept either: its own words are all there is
-        return given
+    # A label of a table may be a code (AFIB, 164889003) or words; what is neither stays as it is.
+    stated = (prompt for concept in sorted(findings_in(label)) for prompt in prompts_for(concept))
+    return tuple(stated) or given
 
 
 @lru_cache(maxsize=4096)

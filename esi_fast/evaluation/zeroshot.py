@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.embed import Embedder, Embeddings, embed_prompts, unit_rows
-from esi_fast.evaluation.label_summary import THRESHOLDS, f_max_threshold
+from esi_fast.evaluation.contenders import label_result, val_thresholds
+from esi_fast.evaluation.embed import Embedder, Embeddings, embed_prompts
+from esi_fast.evaluation.label_summary import THRESHOLDS
 from esi_fast.evaluation.prompts import Prompts, label_prompts
 from esi_fast.evaluation.results import FloatArray, LabelResult
 from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
@@ -53,9 +54,8 @@ def zero_shot(
             f"no label of dataset {dataset.name} has a prompt by {kind}: write them in a file of "
             "prompts, or ask by name"
         )
-    target = dataset.split(split)
-    label_vectors = {name: embed_label_prompts(one, chosen) for name, one in embedders.items()}
-    scores = {name: _cosines(one, rows, label_vectors[name]) for name, one in embeddings.items()}
+    label_KD = {name: embed_label_prompts(one, chosen) for name, one in embedders.items()}
+    scores = {name: _cosines(one, rows, label_KD[name]) for name, one in embeddings.items()}
     details: dict[str, Any] = {
         "score": "cosine of the record's embedding and the mean of its label's prompts'",
         "prompts_by": kind,
@@ -63,17 +63,15 @@ def zero_shot(
     }
     if split != "val" and "val" in dataset.splits:
         details[THRESHOLDS] = {
-            name: _val_thresholds(one, label_vectors[name]) for name, one in embedders.items()
+            name: _thresholds(one, label_KD[name]) for name, one in embedders.items()
         }
-    return LabelResult(
-        task="zeroshot",
-        split=split,
-        label_names=dataset.label_names,
-        titles=dataset.titles,
-        keys=np.array(target.keys)[rows],
-        groups=target.groups[rows],
-        labels=target.labels[rows],
-        scores=scores,
+    return label_result(
+        "zeroshot",
+        dataset,
+        split,
+        rows,
+        scores,
+        probabilities=frozenset(),
         not_scored={
             label: f"no prompt by {kind}: write one in a file of prompts"
             for label, texts in chosen.items()
@@ -102,21 +100,8 @@ def _cosines(
     return cosine
 
 
-def _val_thresholds(embedder: Embedder, label_KD: npt.NDArray[np.float32]) -> dict[str, float]:
-    """The threshold of the highest F1 on the validation patients, for labels that they have."""
+def _thresholds(embedder: Embedder, label_KD: npt.NDArray[np.float32]) -> dict[str, float]:
     embeddings = embedder.ecg("val")
     scores = _cosines(embeddings, embeddings.rows, label_KD)
     labels = embedder.dataset.split("val").labels[embeddings.rows]
-    return {
-        name: f_max_threshold(scores[:, k], labels[:, k])
-        for k, name in enumerate(embedder.dataset.label_names)
-        if labels[:, k].any() and not np.isnan(scores[:, k]).any()
-    }
-
-
-def cosine_scores(embedder: Embedder, split: str) -> FloatArray:
-    """Cosine (n, K) of each readable record's embedding and each label's prompt embedding."""
-    cosine: FloatArray = (unit_rows(embedder.ecg(split).values) @ embedder.prompts().T).astype(
-        np.float64
-    )
-    return cosine
+    return val_thresholds(embedder.dataset.label_names, scores, labels)
