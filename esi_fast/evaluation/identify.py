@@ -100,8 +100,8 @@ def identify(
             "gallery": len(people.enrolled),
             "patients_asked": len(set(people.groups[people.asked].tolist())),
             "distractors": people.num_single,
-            "chance": chance(np.ones_like(people.asked), len(people.enrolled), RANKS, "rank-"),
-        },
+        }
+        | chance(np.ones_like(people.asked), len(people.enrolled), RANKS, "rank-"),
         errors=errors,
     )
     verification = PairResult(

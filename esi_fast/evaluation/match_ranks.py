@@ -107,7 +107,7 @@ def hits(ranks: FloatArray, ks: Sequence[int], name: str) -> dict[str, FloatArra
 def chance(
     num_matches: npt.NDArray[np.int64], gallery_size: int, ks: Sequence[int], name: str
 ) -> dict[str, float]:
-    """``{name}{k}`` to the share of hits that a gallery in random order gives.
+    """``chance {name}{k}`` to the share of hits that a gallery in random order gives, to 1e-4.
 
     Where many records say the same, chance alone finds one of them.
 
@@ -121,5 +121,5 @@ def chance(
     for k in ks:
         first = np.arange(min(k, gallery_size))
         misses = (gallery_size - num_matches[:, None] - first) / (gallery_size - first)
-        found[f"{name}{k}"] = float(1 - np.maximum(misses, 0).prod(axis=1).mean())
+        found[f"chance {name}{k}"] = round(float(1 - np.maximum(misses, 0).prod(axis=1).mean()), 4)
     return found

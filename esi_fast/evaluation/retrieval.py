@@ -101,10 +101,10 @@ def retrieve(
             "distinct_texts": len(set(texts)),
             "concept_keys": len(sizes),
             "largest_concept_key": int(sizes.max()),
-            "chance": chance(sizes[key_of[asked]], len(rows), ks, "recall@")
-            | chance(np.ones_like(asked), len(rows), ks, "exact recall@"),
             "seed": seed,
-        },
+        }
+        | chance(sizes[key_of[asked]], len(rows), ks, "recall@")
+        | chance(np.ones_like(asked), len(rows), ks, "exact recall@"),
         errors=errors,
     )
 
