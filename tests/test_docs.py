@@ -41,9 +41,10 @@ def test_flags_in_the_readme_are_known_to_their_tools() -> None:
     calls = re.findall(r"^(?:deepspeed )?(tools/\S+) (.*)$", "\n".join(blocks), re.MULTILINE)
     assert len(calls) >= 4
     for tool, arguments in calls:
-        shown = subprocess.run(
-            [sys.executable, str(ROOT / tool), "--help"], capture_output=True, text=True
-        ).stdout
+        command = [sys.executable, str(ROOT / tool)]
+        if (first := arguments.split()[0]) in ("build", "query"):
+            command.append(first)
+        shown = subprocess.run([*command, "--help"], capture_output=True, text=True).stdout
         for flag in re.findall(r"--[\w.-]+", arguments):
             assert flag in shown, f"{tool} {flag}"
 
@@ -132,12 +133,32 @@ def test_the_steps_figures_are_those_of_the_committed_run() -> None:
     row = by_name["ECGs a second of CPU time", "step, demo"]
     ratio, low, high = (float(row[name]) for name in ("ratio", "ratio_min", "ratio_max"))
     assert (
-        f"{ratio:.2f} times as many ECGs a\nsecond of CPU time ({low:.2f} .. {high:.2f})" in README
+        f"{ratio:.2f} times as many ECGs a\nsecond of CPU time ({low:.2f} .. {high:.2f};" in README
     )
     row = by_name["peak memory, GiB", "step, base"]
     assert f"{float(row['ours']):.1f} GiB and {float(row['plain']):.1f} GiB" in README
     assert row["kind"] == "computed"
     assert {row["kind"] for row in rows if row["device"] == "GPU"} == {"not measured"}
+
+
+def test_what_was_learned_is_what_the_committed_run_says() -> None:
+    with (ROOT / "benchmarks" / "learning.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    assert len(rows) == 3
+    for row in rows:
+        value = f"{float(row['value']):.3f}"
+        if row["low"]:
+            value += f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
+        assert f"| {value} | {float(row['control']):.3f}, {row['against']} |" in README
+
+
+def test_the_first_table_repeats_figures_of_the_others() -> None:
+    first = README.split("| measured, on CPU cores")[1].split("\n\n")[0]
+    factors = re.findall(r"^\| .* \| ([\d.]+) \| .* \|$", first, re.MULTILINE)
+    assert len(factors) == 6
+    rest = README.split("## Two commands")[1]
+    for factor in factors:
+        assert re.search(rf"(?<![\d.]){re.escape(factor)}(?![\d.]| ms)", rest), factor
 
 
 def test_the_shares_in_the_readme_are_those_of_the_committed_sweep() -> None:
