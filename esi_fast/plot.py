@@ -136,7 +136,12 @@ def plot_ecg(
     if title is None:
         title = Path(str(getattr(record, "path", ""))).name
     absent = [lead for lead, trace in traces.items() if trace is None]
-    page.draw_texts(title, values, caption or "", _footer(page, fs, signal.shape[1] / fs, absent))
+    # Of read_ecg: which limb leads come from two others.
+    status = str(getattr(record, "status", ""))
+    notes = [part for part in status.split("; ") if part.startswith("computed: ")]
+    if absent:
+        notes.append(f"not recorded: {', '.join(absent)}")
+    page.draw_texts(title, values, caption or "", _footer(page, fs, signal.shape[1] / fs, notes))
     return page.figure
 
 
@@ -163,7 +168,7 @@ def _draw_strip(
     if place.start_s > 0:
         # The tick that separates two leads of a row.
         ax.plot([left, left], [line + 4.0, line + 8.0], color=ink, linewidth=points(0.25))
-    ax.text(
+    label = ax.text(
         left + 1.0,
         line + 0.275 * page.row_height,
         lead if trace is not None else f"{lead} (not recorded)",
@@ -172,6 +177,7 @@ def _draw_strip(
         color=ink if trace is not None else page.theme.faint,
         zorder=4,
     )
+    label.set_path_effects(page.halo())
     if trace is None:
         return None
     first, last = (round(seconds * fs) for seconds in (place.start_s, place.end_s))
@@ -187,7 +193,7 @@ def _draw_strip(
     return Strip(name, lead, first, x, y, line, paper)
 
 
-def _footer(page: Page, fs: float, seconds: float, absent: Sequence[str]) -> str:
+def _footer(page: Page, fs: float, seconds: float, notes: Sequence[str]) -> str:
     parts = [
         f"{page.speed:g} mm/s",
         f"{page.gain:g} mm/mV",
@@ -196,9 +202,7 @@ def _footer(page: Page, fs: float, seconds: float, absent: Sequence[str]) -> str
     ]
     if seconds > PAGE_SECONDS:
         parts.append(f"first {PAGE_SECONDS:g} s of {seconds:g} s")
-    if absent:
-        parts.append(f"not recorded: {', '.join(absent)}")
-    return "    ".join(parts)
+    return "    ".join((*parts, *notes))
 
 
 def plot_training(metrics: Path | str | Sequence[Mapping[str, Any]]) -> Figure:

@@ -138,6 +138,7 @@ def _draw_label(
         zorder=5,
     )
     label.set_gid(f"{strip.name} {kind}")
+    label.set_path_effects(page.halo())
 
 
 def _draw_markers(

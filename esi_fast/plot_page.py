@@ -17,6 +17,7 @@ from esi_fast.leads import STANDARD_LEADS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import AbstractPathEffect
 
 PAGE_SECONDS = 10.0
 RHYTHM_LEAD = "II"
@@ -207,6 +208,12 @@ class Page:
             y = [low, low, high, high, low, low]
             (pulse,) = self.ax.plot(x, y, color=self.theme.ink, linewidth=points(0.25), zorder=3)
             pulse.set_gid("calibration")
+
+    def halo(self) -> list[AbstractPathEffect]:
+        """Paper around the letters of a word that stands on a trace."""
+        from matplotlib.patheffects import withStroke
+
+        return [withStroke(linewidth=points(0.7), foreground=self.theme.paper)]
 
     def draw_texts(self, title: str, values: str, caption: str, footer: str) -> None:
         """Title, values and caption above the grid, the footer below; empty ones leave no gap."""
