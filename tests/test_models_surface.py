@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -230,3 +231,35 @@ def test_leads_are_found_by_name_in_a_real_record(model: ESI, shared_data: Path)
     expected = ef.resample(record.signal, record.fs, 100.0)[:, :256]
     assert model.preprocess(stem).numpy() == pytest.approx(expected)
     assert model.preprocess(record).numpy() == pytest.approx(expected)
+
+
+def test_export_writes_the_onnx_file_that_is_asked_for(
+    model: ESI, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "model"
+    model.save_architecture(run / "model")
+    (run / "recipe.toml").write_text("[model]\n")
+    (run / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
+    weights = (model.state_dict(), "step-00000003")
+    monkeypatch.setattr("esi_fast.training.checkpoint.load_weights", lambda *_: weights)
+    monkeypatch.setattr("esi_fast.recipe_rules.lora_rank", lambda _: 0)
+    monkeypatch.setattr("esi_fast.config.saved_recipe", lambda _: SimpleNamespace(
+        model=SimpleNamespace(text_mode="full")
+    ))  # fmt: skip
+    exported: list[ESI] = []
+
+    def export_onnx(given: ESI, path: Path) -> None:
+        path.write_text("graph")
+        exported.append(given)
+
+    monkeypatch.setattr("esi_fast.models.onnx.export_onnx", export_onnx)
+    main = runpy.run_path(str(root / "tools/export"))["main"]
+    assert main([str(run), "--out", str(out), "--onnx"]) == 0
+    assert (out / "encoder.onnx").read_text() == "graph"
+    ecg_BLT = torch.randn(2, 12, 256)
+    assert torch.equal(exported[0].encode_ecg(ecg_BLT), model.encode_ecg(ecg_BLT))
+    card = (out / "README.md").read_text()
+    assert "Checkpoint step-00000003; last logged step: step 3, loss 1.5." in card
+    assert ESI.from_pretrained(out).card == card
+    assert main([str(run), "--out", str(tmp_path / "plain")]) == 0
+    assert not (tmp_path / "plain/encoder.onnx").exists()
