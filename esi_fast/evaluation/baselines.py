@@ -6,7 +6,7 @@ Each baseline scores the records of a dataset as a contender; :func:`beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,6 @@ Demographics = Mapping[str, tuple[float, float]]
 SCRATCH = Training(epochs=50, lr=1e-3, layer_decay=1.0, patience=10)
 _MEASURED_AT_ONCE = 256
 _MAX_TREES = 300
-
-
-def random_encoders(model: ESI, seeds: Sequence[int] = (0, 1, 2)) -> dict[str, ESI]:
-    """The model's architecture with random weights, ``random-SEED`` each."""
-    return {f"random-{seed}": model.untrained_copy(seed).to(model.device) for seed in seeds}
 
 
 def train_convnext(
