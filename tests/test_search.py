@@ -68,7 +68,7 @@ def model() -> PlantedESI:
 @pytest.fixture(scope="module")
 def built(model: PlantedESI, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("index") / "index"
-    EcgIndex.build(model, shards, out, search="hnsw", threads=1, dtype="float32")
+    EcgIndex.build(model, shards, out, search="hnsw", threads=1)
     return out
 
 
@@ -124,7 +124,7 @@ def test_what_was_planted_is_found(
 def test_half_precision_moves_scores_little(
     search: Any, built: Path, model: PlantedESI, shards: Path, tmp_path: Path
 ) -> None:
-    half = EcgIndex.build(model, shards, tmp_path / "half", search=search)
+    half = EcgIndex.build(model, shards, tmp_path / "half", search=search, dtype="float16")
     sizes = [(folder / "vectors.npy").stat().st_size - 128 for folder in (half.folder, built)]
     assert sizes == [NUM_RECORDS * 24, NUM_RECORDS * 48]
     for one, other in zip(answers(half), answers(EcgIndex.load(built, model=model)), strict=True):
@@ -256,7 +256,7 @@ def test_damage_is_refused_or_mended(
         return
     # A finished build is mended for good.
     with pytest.warns(UserWarning, match="mends it"):
-        mended = EcgIndex.build(model, shards, copied, threads=1, resume=True, dtype="float32")
+        mended = EcgIndex.build(model, shards, copied, threads=1, resume=True)
     assert answers(mended) == wanted
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -65,14 +65,14 @@ class RecordSource:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it is no folder of recordings.
+        ValueError: it is no folder of recordings, or lists none.
     """
 
     def __init__(self, root: Path, fs: float, num_samples: int) -> None:
         self._catalogue = open_catalogue(root)
         self._fs, self._num_samples = fs, num_samples
         if len(self._catalogue) == 0:
-            raise ValueError(f"{root} holds no recordings and no {INDEX_FILE} of shards")
+            raise ValueError(f"{root} lists no recordings")
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """An index on disk: vectors and records are the truth, the graph is a cache of the vectors.
 
-A folder holds ``vectors.npy`` (unit length, float16 or float32, mapped when it is read), the files
+A folder holds ``vectors.npy`` (unit length, float32 or float16, mapped when it is read), the files
 of `esi_fast.search.records`, ``graph.bin`` (hnswlib's own file; none where searches are exact) and
 ``index.json`` with the sha256 of each and of itself. A file that is not the one that was written is
 refused; a graph that is not, is never loaded: it is built again from the vectors.
@@ -28,7 +28,7 @@ from esi_fast.search.records import FILES
 
 FORMAT, VERSION = "esi_fast ECG index", 1
 # Chosen on embeddings with a trained model's spread: benchmarks/search.csv.
-GRAPH_SETTINGS = GraphSettings(m=16, ef_construction=200, ef=128)
+GRAPH_SETTINGS = GraphSettings(m=16, ef_construction=200, ef=512)
 _BUILT_WITH = {
     "m": GRAPH_SETTINGS.m,
     "ef_construction": GRAPH_SETTINGS.ef_construction,
