@@ -7,7 +7,7 @@ The story, one file a room, data flowing one way:
     signal + caption -> data.shards -> data.loader -> batches
     batches -> models: ConvNeXt V2 encoder, text encoder, caption decoder
     -> training: contrastive + captioning loss -> checkpoint -> export
-    -> evaluation: zero-shot, probe -> report
+    -> evaluation -> report, search, view
 
 Signals are ``(batch, leads, samples)`` in millivolts, rates in Hz, leads in the standard order.
 Names load when they are first used, so ``import esi_fast`` costs nothing.
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from esi_fast.plot import plot_ecg as plot_ecg
     from esi_fast.retriever import Document as Document
     from esi_fast.retriever import Retriever as Retriever
+    from esi_fast.signal.inputs import read_ecg as read_ecg
     from esi_fast.signal.measure import measure as measure
     from esi_fast.signal.measure import measure_records as measure_records
     from esi_fast.signal.record_batch import read_records as read_records
@@ -44,6 +45,7 @@ _HOME = {
     "plot_ecg": "plot",
     "Document": "retriever",
     "Retriever": "retriever",
+    "read_ecg": "signal.inputs",
     "measure": "signal.measure",
     "measure_records": "signal.measure",
     "ECGRecord": "signal.records",
