@@ -162,6 +162,8 @@ def test_every_sentence_that_states_a_concept_is_read():
 
 
 def test_values_and_descriptions_are_no_findings():
+    for value in ("left axis -60 degrees.", "Prolonged QTc 520 ms.", "Heart rate 130 bpm (high)."):
+        assert findings_in(value) == set()
     dictionary = CaptionDictionary(
         [
             Description(

@@ -142,18 +142,22 @@ def test_too_many_pairs_are_drawn_evenly_and_the_same_again(monkeypatch: pytest.
 class Repeating:
     """Embeds the mean of what is recorded: two halves of one record are alike."""
 
+    def __init__(self) -> None:
+        self.seen = np.empty((0, 12))
+
     def encode_ecg(self, ecg_BLT: torch.Tensor, normalize: bool = True) -> torch.Tensor:
         assert not torch.isnan(ecg_BLT[:, :, :4]).any()
         assert torch.isnan(ecg_BLT[:, :, 4:]).all()
-        return ecg_BLT[:, :, :4].mean(dim=2)
+        mean_BL = ecg_BLT[:, :, :4].mean(dim=2)
+        self.seen = np.concatenate([self.seen, mean_BL.numpy()])
+        return mean_BL
 
 
 def test_halves_of_one_record_only_where_asked():
     rng = np.random.default_rng(5)
-    signals = np.concatenate([rng.normal(size=(20, 12, 1)).repeat(4, axis=2)] * 2, axis=2)
-    signals = np.concatenate([signals, np.full((20, 12, 1), 1e3)], axis=2)[
-        :, :, [0, 1, 2, 3, 8, 4, 5, 6, 7]
-    ]
+    beat = rng.normal(size=(20, 12, 1))
+    # Nine samples: the one in the middle is in neither half.
+    signals = np.concatenate([beat.repeat(4, axis=2), 1e3 + 0 * beat, 3 * beat.repeat(4, 2)], 2)
     split = EvaluationSplit(
         "test",
         tuple(f"r{i:02d}" for i in range(20)),
@@ -161,11 +165,13 @@ def test_halves_of_one_record_only_where_asked():
         np.zeros((20, 1), bool),
         lambda rows: (signals[list(rows)].astype(np.float32), ("",) * len(rows)),
     )
-    one = contender(signals[:, :, 0], split.groups, model=Repeating())
+    model = Repeating()
+    one = contender(signals[:, :, 0], split.groups, model=model)
     one.dataset.split = lambda name: split
     with pytest.raises(ValueError, match=r"none of 20 patients in split test .* same_record_crops"):
         identify({"model": one})
     queries, pairs = identify({"model": one}, same_record_crops=True)
+    assert model.seen == pytest.approx(np.concatenate([beat, 3 * beat])[:, :, 0], rel=1e-5)
     assert queries.keys.tolist() == [f"r{i:02d} last half" for i in np.argsort(split.groups)]
     assert (queries.outcomes["model"]["rank-1"] == 1).all()
     assert pairs.same.sum() == 20

@@ -27,7 +27,6 @@ CEILING, SHUFFLED = "reference", "shuffled"
 MEASURES = ("concept F1", "concept precision", "concept recall", "BLEU", "ROUGE-L")
 
 _SENTENCE_END = re.compile(r"(?<=[.;])\s+")
-_MEASURED = re.compile(r"\d ?(?:ms|bpm|beats per minute|degrees)\b", re.IGNORECASE)
 # Word-piece tokenizers write "first - degree", "axis - 61", "2 : 1" and "rsr ' pattern".
 _SPACED_MARKS = (
     (re.compile(r"(?<=\w) - (?=[^\W\d])"), "-"),
@@ -124,17 +123,13 @@ def caption(
 def findings_in(text: str) -> frozenset[str]:
     """Concepts that a caption states as findings.
 
-    Sentences of measured values are no statements. Neither is a sentence of which some words were
-    not understood, which is how descriptions ("QRS positive in I and aVL") are told from the
-    findings that they describe.
+    A sentence of which some words were not understood is no statement, which is how measured values
+    ("left axis -60 degrees") and descriptions ("QRS positive in I and aVL") are told from the
+    findings beside them.
     """
     from esi_fast.cqa.caption import findings_of
 
-    sentences = (
-        _unframed(sentence)
-        for sentence in _SENTENCE_END.split(_joined(text.strip()))
-        if not _MEASURED.search(sentence)
-    )
+    sentences = map(_unframed, _SENTENCE_END.split(_joined(text.strip())))
     return frozenset(findings_of(one for one in sentences if _is_understood(one)))
 
 
