@@ -147,6 +147,9 @@ def boost_measurements(
     not_scored = unfit_labels(names, labels["train"])
     if len(not_scored) == len(names):
         raise ValueError("no label has both positive and negative training records")
+    # The classifier cannot bin what was never measured, or always the same.
+    varies = np.array([len(np.unique(x[~np.isnan(x)])) > 1 for x in features["train"].T])
+    features = {part: x[:, varies] for part, x in features.items()}
     scores = {part: np.full(labels[part].shape, np.nan) for part in ("val", split)}
     trees: dict[str, int] = {}
     fitted = [k for k, name in enumerate(names) if name not in not_scored]
@@ -173,7 +176,7 @@ def boost_measurements(
         probabilities=frozenset({"measurements"}),
         not_scored=not_scored,
         details={
-            "features": list(feature_names()),
+            "features": [name for name, kept in zip(feature_names(), varies, strict=True) if kept],
             "age_and_sex": bool(demographics),
             "trees": trees,
             "seed": seed,
