@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -13,6 +16,15 @@ from esi_fast.evaluation.logistic import Features, LogisticFit
 
 CS = (0.01, 0.1, 1.0, 10.0)
 TOLERANCE = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Products here are tiny: threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def problem(n: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +45,7 @@ def oracle(x: np.ndarray, y: np.ndarray, c: float, balanced: bool) -> LogisticRe
         return LogisticRegression(C=c, class_weight=weight, tol=1e-9, max_iter=20_000).fit(x, y)
 
 
-@pytest.mark.parametrize(("n", "width", "seed"), [(300, 12, 0), (120, 40, 1), (40, 60, 2)])
+@pytest.mark.parametrize(("n", "width", "seed"), [(250, 10, 0), (40, 60, 2)])
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("scale", [False, True])
 def test_coefficients_and_decisions_equal_scikit_learns(
