@@ -86,9 +86,7 @@ def _weights_in(folder: Path) -> Path:
     files = sorted(folder.iterdir())
     found = [file for file in files if file.name.endswith(_INDEX_ENDING)]
     found = found or [
-        file
-        for file in files
-        if file.suffix in _ENDINGS and not _TRAINING_STATE.match(file.name)
+        file for file in files if file.suffix in _ENDINGS and not _TRAINING_STATE.match(file.name)
     ]
     if not found:
         endings = ", ".join(f"*{ending}" for ending in (*_ENDINGS, _INDEX_ENDING))

@@ -1,8 +1,12 @@
 """The index of a shard set's ECGs: found by a text, by an ECG, or by a record's key.
 
-Memory at 800,000 records of 512 dimensions, measured by ``tools/bench search``: the graph holds its
-own float32 copy of the vectors; the vectors themselves stay on disk and are mapped. With
-``search="exact"`` nothing but the mapped file is needed, and a query reads all of it.
+At 800,000 records of 512 dimensions (``benchmarks/search.csv``, embeddings drawn with a trained
+model's spread) a query takes 1.5 to 1.7 ms of one core and finds 99.9 % of the ten nearest of an
+ECG, 97 % of those of a text: a text lies apart from the ECGs, and its nearest are many and nearly
+equally near. A process holds 1.9 GB, most of it the graph with its own copy of the vectors; the
+vectors themselves (1.6 GB) are mapped from disk, and the system may drop them. With
+``search="exact"`` there is no graph and nothing is missed; a query reads all vectors, in about a
+second.
 """
 
 from __future__ import annotations
