@@ -141,6 +141,23 @@ def test_the_steps_figures_are_those_of_the_committed_run() -> None:
     assert {row["kind"] for row in rows if row["device"] == "GPU"} == {"not measured"}
 
 
+def test_the_searchs_figures_are_those_of_the_committed_run() -> None:
+    with (ROOT / "benchmarks" / "search.csv").open() as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    value = {
+        (row["quantity"], row["setting"]): float(row["value"])
+        for row in rows
+        if row["records"] == "800000"
+    }
+    for what in ("ECG", "text"):
+        recall, ms = (value[name, "ef 512"] for name in (f"recall@10, {what}", f"a query, {what}"))
+        assert re.search(
+            rf"^\| an? {what} \| {recall:.3f}\D.*\| {ms:.2f} \|$", README, re.MULTILINE
+        )
+    built = value["build of the graph", "M 16, ef_construction 200, CPU"]
+    assert f"The graph took {built:.0f} s of CPU time" in README
+
+
 def test_what_was_learned_is_what_the_committed_run_says() -> None:
     with (ROOT / "benchmarks" / "learning.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
