@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from esi_fast.plot import plot_ecg as plot_ecg
     from esi_fast.retriever import Document as Document
     from esi_fast.retriever import Retriever as Retriever
+    from esi_fast.search import EcgHit as EcgHit
+    from esi_fast.search import EcgIndex as EcgIndex
+    from esi_fast.search import RecordFilter as RecordFilter
     from esi_fast.signal.inputs import read_ecg as read_ecg
     from esi_fast.signal.measure import measure as measure
     from esi_fast.signal.measure import measure_records as measure_records
@@ -45,6 +48,9 @@ _HOME = {
     "plot_ecg": "plot",
     "Document": "retriever",
     "Retriever": "retriever",
+    "EcgHit": "search",
+    "EcgIndex": "search",
+    "RecordFilter": "search",
     "read_ecg": "signal.inputs",
     "measure": "signal.measure",
     "measure_records": "signal.measure",
