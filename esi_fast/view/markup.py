@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from esi_fast.search import EcgHit
     from esi_fast.signal.measurements import Measurements
     from esi_fast.signal.quality import QualityFlags
     from esi_fast.view.describe import Finding, Findings
@@ -150,6 +151,24 @@ def caption_box(found: Findings, said: str) -> str:
     if said:
         parts.append(f'<p><span class="tag">from the source</span>{escape(said)}</p>')
     return _section("Caption", "".join(parts)) if parts else ""
+
+
+def neighbour_table(hits: Sequence[EcgHit], total: int) -> str:
+    """Records of an index by likeness, with what their source says."""
+    rows = []
+    for hit in hits:
+        age = None if hit.age is None else f"{hit.age:.0f} years"
+        who = ", ".join(part for part in (age, hit.sex, hit.split) if part)
+        said = hit.caption or "; ".join(hit.statements)
+        rows.append(
+            f"<tr><td>{escape(hit.key)}</td><td>{escape(who)}</td><td>{escape(said)}</td>"
+            f'<td class="number">{hit.score:.3f}</td></tr>'
+        )
+    head = '<tr><th>Record</th><th></th><th>Its caption</th><th class="number">cosine</th></tr>'
+    note = f"By the cosine of the model's embeddings, among {total:,} records of the index."
+    return _section(
+        "Nearest recordings", f'<table>{head}{"".join(rows)}</table><p class="note">{note}</p>'
+    )
 
 
 def _section(title: str, body: str) -> str:

@@ -9,33 +9,42 @@ from typing import TYPE_CHECKING, Any
 
 from esi_fast.plot import plot_ecg
 from esi_fast.view import markup
-from esi_fast.view.describe import Describer, measure_record
+from esi_fast.view.describe import Describer, Findings, measure_record
 from esi_fast.view.folder import FILE_SUFFIXES, Chosen, Folder, read_uploaded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from esi_fast.search import EcgIndex
 
 HOST = "127.0.0.1"
 MOST_LISTED = 500  # names in the list at once; the search box finds the others
 _DPI = 130
 # What a file can do to whoever reads it. Anything else is a defect, and its traceback is logged.
 _REFUSALS = (ValueError, OSError, ModuleNotFoundError)
-# What the page shows of a record: message, page, measurements, findings, caption.
-Shown = tuple[str, "Image | None", str, str, str]
+# What the page shows of a record: message, page, measurements, findings, caption, neighbours.
+Shown = tuple[str, "Image | None", str, str, str, str]
+NUM_NEIGHBOURS = 5
 
 
-def show(chosen: Callable[[], Chosen], describer: Describer | None) -> Shown:
-    """What the page shows of a record: message, 12-lead page, measurements, findings, caption.
+def show(
+    chosen: Callable[[], Chosen], describer: Describer | None, index: EcgIndex | None = None
+) -> Shown:
+    """Message, 12-lead page, measurements, findings, caption and neighbours of a record.
 
-    A record that cannot be read or described gives the message alone.
+    Args:
+        chosen: reads it. Where it cannot be read or described, there is the message alone.
+        describer: None: page and measurements only.
+        index: of the describer's model; None: no neighbours.
     """
     try:
         what = chosen()
         record = what.record
         found = measure_record(record) if describer is None else describer.describe(record)
         page = _picture(what, found.measurements)
+        neighbours = "" if index is None else _neighbours(what, found, index)
     except _REFUSALS as error:
-        return markup.error_box(str(error)), None, "", "", ""
+        return markup.error_box(str(error)), None, "", "", "", ""
     status = "" if record.status == "ok" else f"{what.name}: {record.status}"
     findings = markup.finding_table(found.findings, describer.method) if describer else ""
     return (
@@ -44,7 +53,16 @@ def show(chosen: Callable[[], Chosen], describer: Describer | None) -> Shown:
         markup.measurement_table(found.measurements, found.quality),
         findings,
         markup.caption_box(found, what.said),
+        neighbours,
     )
+
+
+def _neighbours(what: Chosen, found: Findings, index: EcgIndex) -> str:
+    """The nearest records of the index, but the one that is shown."""
+    assert found.embedding is not None
+    hits = index.query_vector(found.embedding, NUM_NEIGHBOURS + 1)
+    others = [hit for hit in hits if hit.key != what.name]
+    return markup.neighbour_table(others[:NUM_NEIGHBOURS], len(index))
 
 
 def _picture(what: Chosen, measurements: Any) -> Image:
@@ -56,7 +74,9 @@ def _picture(what: Chosen, measurements: Any) -> Image:
     return Image.open(png)
 
 
-def build_page(folder: Folder, describer: Describer | None = None) -> Any:
+def build_page(
+    folder: Folder, describer: Describer | None = None, index: EcgIndex | None = None
+) -> Any:
     """A ``gradio.Blocks`` over a folder; without a model it shows page and measurements only."""
     import gradio as gr
 
@@ -67,13 +87,13 @@ def build_page(folder: Folder, describer: Describer | None = None) -> Any:
         return gr.Dropdown(choices=names, label=_list_label(len(names), len(folder.names)))
 
     def show_named(name: str | None) -> Shown:
-        return show(lambda: folder.read(name or ""), describer)
+        return show(lambda: folder.read(name or ""), describer, index)
 
     def show_files(paths: Sequence[str] | None, fs: str, unit: str) -> Shown:
         if not paths:  # they were taken away
-            return "", None, "", "", ""
+            return "", None, "", "", "", ""
         known = None if unit == _UNKNOWN else unit
-        return show(lambda: read_uploaded(paths, _rate(fs), known), describer)
+        return show(lambda: read_uploaded(paths, _rate(fs), known), describer, index)
 
     # No telemetry, no history in the browser: recordings are patients' data.
     with gr.Blocks(title="esi_fast: ECG viewer", analytics_enabled=False, fill_width=True) as page:
@@ -117,7 +137,8 @@ def build_page(folder: Folder, describer: Describer | None = None) -> Any:
                 with gr.Row():
                     findings = gr.HTML(elem_id="findings")
                     measurements = gr.HTML(elem_id="measurements")
-        shown = [message, picture, measurements, findings, caption]
+                neighbours = gr.HTML(elem_id="neighbours")
+        shown = [message, picture, measurements, findings, caption, neighbours]
         find.change(list_names, find, names, show_progress="hidden", api_visibility="private")
         for event in (page.load, names.input):
             event(show_named, names, shown, api_visibility="private")
