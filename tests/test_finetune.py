@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 
 from esi_fast.evaluation import baselines
 from esi_fast.evaluation.baselines import boost_measurements, train_convnext
 from esi_fast.evaluation.contenders import beside
 from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
-from esi_fast.evaluation.finetune import Training, finetune
+from esi_fast.evaluation.finetune import Network, Training, _optimizer, _Run, finetune, with_head
 from esi_fast.evaluation.xresnet import xresnet1d101
 from esi_fast.models.esi import ESI, ESIConfig
 
@@ -90,9 +91,84 @@ def test_the_seed_decides_and_the_baseline_stands_beside(
     assert list(both.scores) == ["finetuned", "scratch-convnext"]
 
 
+def learned(network: Network, training: Training, dataset: EvaluationDataset) -> set[str]:
+    """Names of the parameters that an epoch changes."""
+    before = {name: value.clone() for name, value in network.module.named_parameters()}
+    train = dataset.split("train")
+    run = _Run(network.module, np.array([0]))
+    run.train(network.layers, train, dataset.split("val"), training, "x")
+    changed = network.module.named_parameters()
+    return {name for name, value in changed if not torch.equal(value, before[name])}
+
+
 def test_only_the_last_layers_learn_where_asked(model: ESI, dataset: EvaluationDataset) -> None:
     result = finetune(model, dataset, mode="last", training=dataclasses.replace(QUICK, epochs=1))
     assert np.isfinite(result.scores["finetuned"][:, 0]).all()
+    # Two epochs: the head starts at zero, so that nothing below it moves at the first step.
+    short = dataclasses.replace(QUICK, epochs=2)
+    some = learned(with_head(model, torch.zeros(1), "last"), short, dataset)
+    every = learned(with_head(model, torch.zeros(1), "full"), short, dataset)
+    early = re.compile(r"ecg_side\.ecg\.(stages|downsample_layers)\.[012]\.")
+    assert {"head.weight", "head.bias", "ecg_side.ecg_projection.weight"} <= some < every
+    assert any("stages.3." in name for name in some)
+    assert not any(early.match(name) for name in some)
+    assert any(early.match(name) for name in every)
+    assert not any("logit_scale" in name for name in every)
+
+
+def test_layers_learn_the_slower_the_nearer_they_are_to_the_input(model: ESI) -> None:
+    layers = with_head(model, torch.zeros(1)).layers
+    optimizer = _optimizer(layers, Training(lr=1.0, layer_decay=0.5))
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    rates = [{rate[id(p)] for _, p in layer} for layer in layers]
+    assert rates == [{0.5**distance} for distance in reversed(range(len(layers)))]
+    own = [p for module in (model.ecg, model.ecg_projection) for p in module.parameters()]
+    assert sum(p.numel() for layer in layers[:-1] for _, p in layer) == sum(p.numel() for p in own)
+
+
+def test_it_ends_without_progress_and_keeps_the_best_epoch(
+    model: ESI, dataset: EvaluationDataset
+) -> None:
+    # Labels of noise: the more is learned by heart, the worse the validation records fare.
+    noisy = planted({"train": 48, "val": 16})
+    for split in noisy.splits.values():
+        split.labels[:, 0] = np.random.default_rng(len(split.keys)).random(len(split.keys)) < 0.5
+    # Scored on the validation records under another name, so that the log-loss is known.
+    noisy.splits["test"] = dataclasses.replace(noisy.split("val"), name="test")  # type: ignore[index]
+    training = Training(epochs=40, batch_size=16, lr=1e-2, patience=2)
+    result = finetune(model, noisy, training=training)
+    history, best = result.details["val_log_loss"], result.details["best_epoch"]
+    assert len(history) == best + 2 < 40
+    assert history[best - 1] == min(history) < history[-1]
+    own = log_loss(result.labels[:, 0], result.scores["finetuned"][:, 0])
+    assert own == pytest.approx(min(history), rel=1e-6)
+
+
+def test_records_that_cannot_be_read_are_left_out_and_named(model: ESI) -> None:
+    broken = planted({"train": 48, "val": 16, "test": 30})
+    for name, split in broken.splits.items():
+        read = split.read
+
+        def partly(rows, read=read, bad=3 if name != "val" else None):
+            signals, _ = read(rows)
+            return signals, tuple("cut off" if row == bad else "" for row in rows)
+
+        broken.splits[name] = dataclasses.replace(split, read=partly)
+    result = finetune(model, broken, training=dataclasses.replace(QUICK, epochs=1))
+    assert result.errors == {"train-003": "cut off", "test-003": "cut off"}
+    assert "test-003" not in result.keys
+    assert len(result.labels) == len(result.scores["finetuned"]) == 29
+
+
+def test_a_loss_that_is_no_number_ends_it(model: ESI) -> None:
+    wild = planted({"train": 48, "val": 16, "test": 30})
+    split = wild.split("train")
+    read = split.read
+    wild.splits["train"] = dataclasses.replace(
+        split, read=lambda rows: (np.full_like(read(rows)[0], np.inf), ("",) * len(rows))
+    )
+    with pytest.raises(ValueError, match=r"finetuned: the loss is nan in epoch 1 .*train-"):
+        finetune(model, wild, training=QUICK)
 
 
 def test_wrong_settings_are_refused(model: ESI, dataset: EvaluationDataset) -> None:
