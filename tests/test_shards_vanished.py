@@ -36,8 +36,10 @@ class Pool:
         return done
 
 
-def written(witness: str, rejected: list[Any]) -> Any:
-    return SimpleNamespace(record={"witness": witness}, rejected_rows=rejected)
+def written(witness: str, rejected: list[Any], paths: tuple[Path, ...] = ()) -> Any:
+    records = [SimpleNamespace(entry=SimpleNamespace(path=path)) for path in paths]
+    job = SimpleNamespace(planned=SimpleNamespace(records=records))
+    return SimpleNamespace(record={"witness": witness}, rejected_rows=rejected, job=job)
 
 
 def commit(root: Path, committed: list[Any], *results: Any) -> None:
@@ -74,3 +76,11 @@ def test_nothing_is_rejected_where_nothing_was_ever_read(tmp_path: Path) -> None
     with pytest.raises(FileNotFoundError, match="vanished, or were never there: none could be"):
         commit(tmp_path, committed, written("", MISSING), written("", MISSING))
     assert not committed
+
+
+def test_where_a_header_is_left_the_source_is_and_the_record_lacks_its_data(tmp_path: Path) -> None:
+    (tmp_path / "rec1.hea").touch()
+    missing = written("", MISSING, (tmp_path / "rec1",))
+    committed: list[Any] = []
+    commit(tmp_path, committed, missing)
+    assert committed == [missing]

@@ -250,12 +250,16 @@ def _write(
         )
     while pending:
         commit()
-    if held:
+    # A record may lack its data alone: where its header is, the source is.
+    records = (planned for one in held for planned in one.job.planned.records)
+    if held and not any(os.path.lexists(f"{planned.entry.path}.hea") for planned in records):
         missing = [row for one in held for row in one.rejected_rows if row[_KIND] == "missing"]
         raise FileNotFoundError(
             "the recordings have vanished, or were never there: none could be read under "
             f"{maker.root}, and {len(missing)} are missing, such as {missing[0][_REASON]}"
         )
+    while held:
+        journal.commit(held.popleft())
 
 
 def _described(
