@@ -182,7 +182,8 @@ def read_uploaded(paths: Sequence[str | Path], fs: float | None, unit: str | Non
         except (ValueError, OSError) as error:
             # The folder says nothing to who uploaded the file.
             raise type(error)(str(error).replace(f"{together}/", "")) from None
-    return Chosen(name, replace(record, path=name.removesuffix(".hea")))
+    stem = name.removesuffix(".hea")
+    return Chosen(stem, replace(record, path=stem))
 
 
 def _known(table: Mapping[str, _Value], name: str) -> _Value:

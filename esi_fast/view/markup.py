@@ -53,7 +53,8 @@ CSS = """
 .esi-error {background: #fde8e8; color: #7a1212; border: 1px solid #e39a9a; border-radius: 8px;
   padding: 10px 14px}
 .esi {margin-bottom: 18px}
-.esi table {width: 100%; border-collapse: collapse; border: 0 !important; font-size: 0.95rem}
+.esi table {width: 100%; border-collapse: collapse; font-size: 0.95rem}
+.esi table, .esi tbody, .esi tr {border: 0 !important}
 .esi td, .esi th {padding: 4px 8px; border: 0 !important; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--border-color-primary) !important}
 .esi td.number, .esi th.number {text-align: right; white-space: nowrap;
