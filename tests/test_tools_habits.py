@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,14 @@ def test_no_tool_that_only_answers_leaves_anything_in_the_tree():
     for tool in TOOLS:
         run(tool, "--help")
     assert status() == before
+
+
+def test_every_file_that_contributing_names_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:\.ci|csrc|esi_fast|tests|tools|benchmarks)/[\w./-]*)", text))
+    assert len(named) > 30
+    absent = [name for name in named if not (ROOT / name).exists()]
+    assert absent == []
 
 
 def status() -> str:
