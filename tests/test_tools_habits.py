@@ -78,7 +78,7 @@ def test_no_tool_that_only_answers_leaves_anything_in_the_tree():
 
 def test_every_file_that_contributing_names_is_there():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"`((?:\.ci|csrc|esi_fast|tests|tools|benchmarks)/[\w./-]*)", text))
+    named = set(re.findall(r"`((?:\.ci|csrc|esi_fast|tests|tools|benchmarks)/[\w./-]*)`", text))
     assert len(named) > 30
     absent = [name for name in named if not (ROOT / name).exists()]
     assert absent == []
