@@ -99,8 +99,10 @@ class Figure:
 
 
 def build_shards(work: Path, num_records: int) -> Path:
-    """Simulated ECGs with captions at 100 Hz, split by patient."""
+    """Simulated ECGs with captions at 100 Hz, split by patient; those of an earlier call if any."""
     records, dictionary, shards = work / "records", work / "cqa.jsonl", work / "shards"
+    if (shards / "index.json").exists():
+        return shards
     _run("simulate", "--records", num_records, "--out", records, "--seed", 1)
     _run("caption", "--records", records, "--out", dictionary)
     _run(
@@ -111,12 +113,15 @@ def build_shards(work: Path, num_records: int) -> Path:
 
 
 def train(work: Path, name: str, shards: Path, epochs: float, *options: object) -> Path:
-    """The demo's recipe on two processes; the exported model."""
+    """The demo's recipe on two processes; the exported model, that of an earlier call if any."""
     run, model = work / f"{name}-run", work / f"{name}-model"
+    if model.exists():
+        return model
+    resume = ("--resume", "latest") if any(run.glob("checkpoints/*")) else ()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     _run(
         "pretrain.py", "--recipe", "demo", "--data.shards", shards, "--out", run,
-        "--train.epochs", epochs, "--optim.decay-epochs", 3 * epochs / 8, *options,
+        "--train.epochs", epochs, "--optim.decay-epochs", 3 * epochs / 8, *options, *resume,
         launcher=launcher,
     )  # fmt: skip
     _run("export", run, "--out", model)
@@ -133,9 +138,10 @@ def _run(tool: str, *arguments: object, launcher: list[str] | None = None) -> No
 def zero_shot(work: Path, name: str, model: Path, shards: Path) -> Figure:
     """Macro AUROC of zero-shot detection on the test patients."""
     out = work / f"{name}-evaluation"
+    resume = ("--resume",) if out.exists() else ()
     _run(
         "evaluate", model, "--dataset", "shards", "--root", shards, "--task", "zeroshot",
-        "--out", out, "--seeds", 1,
+        "--out", out, "--seeds", 1, *resume,
     )  # fmt: skip
     task: dict[str, Any] = json.loads((out / "report.json").read_text())["tasks"]["zeroshot"]
     macro, untrained = (
@@ -212,7 +218,7 @@ class Held:
 
 
 def measure(work: Path, size: Size, progress: Progress) -> list[Figure]:
-    """All of it, in an empty folder."""
+    """All of it, in a folder; what an earlier call finished there is taken up."""
     num_parts = 3 + 2 * size.pooling_seeds
     progress(0, num_parts)
     shards = build_shards(work, size.num_records)
