@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
+from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
 NUM_SAMPLES = 8
 

@@ -23,12 +23,13 @@ def contender(
     bad = unreadable or {}
     rows = np.array([row for row in range(len(values)) if row not in bad], dtype=np.int64)
     names = tuple(keys if keys is not None else (f"k{row:05d}" for row in range(len(values))))
-    split = SimpleNamespace(name="test", keys=names, groups=np.array(groups), **of_split)
+    fields = {"times": None} | of_split
+    split = SimpleNamespace(name="test", keys=names, groups=np.array(groups), **fields)
     embeddings = Embeddings(
         values[rows].astype(np.float32), rows, {names[row]: why for row, why in bad.items()}
     )
     dataset = SimpleNamespace(name="planted", split=lambda name: split)
-    return SimpleNamespace(dataset=dataset, ecg=lambda name: embeddings, _model=model)
+    return SimpleNamespace(dataset=dataset, ecg=lambda name: embeddings, model=model)
 
 
 def brute_force_rank(query: np.ndarray, gallery: np.ndarray, matches: np.ndarray) -> float:

@@ -18,8 +18,8 @@ from esi_fast.evaluation.baselines import (
     read_demographics,
 )
 from esi_fast.evaluation.contenders import beside
-from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
 from esi_fast.evaluation.label_summary import THRESHOLDS, check_labels
+from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 from esi_fast.evaluation.xresnet import Bottleneck1d, xresnet1d101
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.signal.catalogues import open_catalogue

@@ -12,10 +12,17 @@ import pytest
 import wfdb
 from shard_tree import ADC_PER_MV, SETTINGS, build, make_tree, signal_of
 
-from esi_fast.evaluation.datasets import EvaluationDataset, open_dataset
+from esi_fast.cqa.caption import findings_of
+from esi_fast.data.settings import BuildSettings
+from esi_fast.data.shards import write_shards
+from esi_fast.evaluation.captioning import findings_in
+from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.label_sets import PTBXL_SETS, label_set
+from esi_fast.evaluation.prompts import label_prompts
 from esi_fast.evaluation.protocols import merl_signals
+from esi_fast.evaluation.splits import EvaluationDataset
 from esi_fast.leads import STANDARD_LEADS
+from esi_fast.signal.catalogues import open_catalogue
 
 FOLDS = {"train": range(1, 7), "val": (7,), "test": (8,)}
 
@@ -39,8 +46,11 @@ def test_ptbxl_sets_have_their_published_labels(shared_data: Path, name: str, co
     labels = label_set("ptbxl", name, shared_data / "ptb-xl")
     assert labels.names is not None
     assert len(labels.names) == count
-    assert set(labels.prompts) == set(labels.names)
-    assert all(labels.prompts.values())
+    prompts = label_prompts(opened("ptbxl", shared_data / "ptb-xl", labels=name, folds=FOLDS))
+    assert set(prompts) == set(labels.names)
+    for label, texts in prompts.items():
+        assert texts
+        assert f"{label}." not in texts  # no code goes to the text encoder
 
 
 def test_ptbxl_counts_are_those_of_its_table(shared_data: Path) -> None:
@@ -236,3 +246,29 @@ def test_amplitudes_of_ludb_are_its_units_not_its_headers_gains(
     table = str(tmp_path / "labels.csv")
     by_table = open_dataset("csv", root, fs=500, num_samples=5000, labels=table)
     np.testing.assert_array_equal(by_table.split("test").read([0])[0][0], signals[0])
+
+
+def test_the_normal_class_of_cpsc_is_asked_for_as_normal(tmp_path: Path) -> None:
+    for number, code in enumerate(("426783006", "164889003", "270492004") * 5):
+        write_record(tmp_path / f"A{number:04d}", code)
+    prompts = label_prompts(opened("cpsc", tmp_path, labels="scored"))
+    assert prompts["NORM"] == ("Normal ECG.",)
+    assert "Atrial fibrillation." in prompts["AF"]
+
+
+def test_shards_without_captions_have_texts_composed_from_their_statements(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    catalogue = open_catalogue(shared_data / "mimic-like")
+    write_shards(catalogue, tmp_path / "shards", BuildSettings(fs=100))
+    dataset = opened("shards", tmp_path / "shards")
+    assert any("composed from the statements" in note for note in dataset.notes)
+    entries = {entry.key: entry for entry in catalogue}
+    for split in dataset.splits.values():
+        assert split.times is not None
+        assert split.captions is not None
+        for key, time, caption in zip(split.keys, split.times, split.captions, strict=True):
+            assert time == entries[key].ecg_time
+            assert caption
+            words = set(findings_in(caption))
+            assert words <= set(findings_of(entries[key].statements))

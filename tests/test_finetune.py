@@ -14,8 +14,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from esi_fast.evaluation import baselines
 from esi_fast.evaluation.baselines import boost_measurements, train_convnext
 from esi_fast.evaluation.contenders import beside
-from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
 from esi_fast.evaluation.finetune import Network, Training, _optimizer, _Run, finetune, with_head
+from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 from esi_fast.evaluation.xresnet import xresnet1d101
 from esi_fast.models.esi import ESI, ESIConfig
 

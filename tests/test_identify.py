@@ -12,9 +12,9 @@ from query_fakes import brute_force_rank, contender
 from esi_fast.evaluation import identify as module
 from esi_fast.evaluation import match_ranks as ranks_module
 from esi_fast.evaluation.bootstrap import Resampling
-from esi_fast.evaluation.datasets import EvaluationSplit
 from esi_fast.evaluation.identify import identify
 from esi_fast.evaluation.query_summary import summarise_pairs, summarise_queries
+from esi_fast.evaluation.splits import EvaluationSplit
 
 
 def population(seed: int, noise: float, num_patients: int = 40, dim: int = 12):
@@ -168,7 +168,7 @@ def test_halves_of_one_record_only_where_asked():
     model = Repeating()
     one = contender(signals[:, :, 0], split.groups, model=model)
     one.dataset.split = lambda name: split
-    with pytest.raises(ValueError, match=r"none of 20 patients in split test .* same_record_crops"):
+    with pytest.raises(ValueError, match=r"none of 20 patients in split test .*--same-record"):
         identify({"model": one})
     queries, pairs = identify({"model": one}, same_record_crops=True)
     assert model.seen == pytest.approx(np.concatenate([beat, 3 * beat])[:, :, 0], rel=1e-5)
@@ -185,3 +185,20 @@ def test_one_patient_alone_is_refused():
         identify({"model": contender(np.eye(3), ["a"] * 3)})
     with pytest.raises(ValueError, match="no model to evaluate"):
         identify({})
+
+
+def test_the_earliest_record_is_enrolled_where_times_are_known() -> None:
+    values, groups = population(3, noise=0.5)
+    rng = np.random.default_rng(3)
+    years = rng.permutation(len(groups))
+    times = np.array([f"{2000 + year}-01-01 12:00:00" for year in years])
+    queries, _ = identify({"model": contender(values, groups, times=times)})
+    keys = [f"k{row:05d}" for row in range(len(values))]
+    earliest = {
+        min(rows, key=lambda row: times[row])
+        for rows in ([r for r, g in enumerate(groups) if g == group] for group in set(groups))
+    }
+    asked = {key for row, key in enumerate(keys) if row not in earliest}
+    assert set(queries.keys) == asked
+    assert "by time" in str(queries.details["enrolled"])
+    assert asked != set(identify({"model": contender(values, groups)})[0].keys)

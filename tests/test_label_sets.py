@@ -12,8 +12,9 @@ import pytest
 
 import esi_fast.evaluation.label_sets as module
 from esi_fast.cqa.caption import findings_of
-from esi_fast.evaluation.datasets import EvaluationDataset, open_dataset, parse_folds
+from esi_fast.evaluation.datasets import open_dataset, parse_folds
 from esi_fast.evaluation.label_sets import PTBXL_SETS, SETS_OF, label_set
+from esi_fast.evaluation.splits import EvaluationDataset
 
 # The challenge's own table of scored diagnoses (PhysioNet/CinC Challenge 2021, dx_mapping_scored):
 # code, abbreviation. Four pairs were scored as one diagnosis.

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from shard_tree import SETTINGS, build, make_tree
 
-from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit, open_dataset
+from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.leaks import find_leaks, without_leaks
+from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 from esi_fast.signal.catalogues import open_catalogue
 
 

@@ -20,6 +20,7 @@ from evaluation_results import (
 from esi_fast.evaluation.document import Document, Section, Table, write_document
 from esi_fast.evaluation.figures import shown_contenders
 from esi_fast.evaluation.report import make_report, read_report, report_lines
+from esi_fast.evaluation.report_details import detail_lines, detail_tables
 from esi_fast.evaluation.report_sections import format_interval
 from esi_fast.evaluation.titles import measure_title, task_text, task_title
 from esi_fast.evaluation.worst_errors import worst_errors
@@ -115,7 +116,7 @@ def test_the_reports_hold_every_finding_and_the_numbers_of_report_json(evaluated
         assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
     # The cells of a Markdown row are as many as its header's, in every table.
     tables = re.findall(r"(?:^\|.*\n)+", markdown, flags=re.MULTILINE)
-    assert len(tables) == 9
+    assert len(tables) == 10
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
 
@@ -283,3 +284,28 @@ def test_text_from_records_cannot_become_markup(tmp_path: Path):
     assert "script" not in page.tags
     assert page.cells == [nasty]
     assert r"a\|b |" in (tmp_path / "report.md").read_text()
+
+
+def test_what_a_task_notes_of_its_contenders_is_a_table_of_the_report() -> None:
+    task = {
+        "details": {
+            "seed": 3,
+            "largest_concept_key": 7,
+            "fits": {
+                "model": {"c": 0.1, "scaled": True, "class_weight": None, "val_log_loss": {"": 1}},
+                "random-0": {"c": 10.0, "scaled": False, "class_weight": "balanced"},
+            },
+            "prompts": {"AFIB": ["Atrial fibrillation.", "AF."]},
+            "distinct_captions": {"model": 4, "shuffled": 9},
+        }
+    }
+    assert detail_lines(task) == ["seed: 3; largest concept key: 7."]
+    assert detail_tables(task) == (
+        Table(
+            ("fits", "c", "scaled", "class weight"),
+            (("model", "0.1", "yes", ""), ("random-0", "10", "no", "balanced")),
+        ),
+        Table(("prompts", ""), (("AFIB", "Atrial fibrillation. | AF."),)),
+        Table(("", "model", "shuffled"), (("distinct captions", "4", "9"),)),
+    )
+    assert detail_tables({"details": {"seed": 3}}) == ()

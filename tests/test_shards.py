@@ -79,6 +79,7 @@ def test_json_and_caption(built: Path, tree: Tree, captions: CaptionDictionary) 
         assert json.loads(samples[entry.key]["json"]) == {
             "subject_id": entry.subject_id,
             "study_id": entry.study_id,
+            "ecg_time": entry.ecg_time,
             "fs": 500.0,
             "leads": list(STANDARD_LEADS),
             "age": entry.age,

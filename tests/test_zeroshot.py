@@ -10,12 +10,7 @@ from evaluation_fakes import NoiseModel, PlantedModel, planted_dataset, planted_
 from sklearn.metrics import f1_score, roc_auc_score
 
 from esi_fast.evaluation.bootstrap import Resampling
-from esi_fast.evaluation.datasets import (
-    DEFAULT_FOLDS,
-    _check_patients,
-    open_dataset,
-    parse_folds,
-)
+from esi_fast.evaluation.datasets import DEFAULT_FOLDS, _check_patients, open_dataset, parse_folds
 from esi_fast.evaluation.embed import Embedder, embed_ecg, embed_prompts
 from esi_fast.evaluation.label_summary import summarise_labels
 from esi_fast.evaluation.signals import fit_signals

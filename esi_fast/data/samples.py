@@ -284,6 +284,7 @@ class SampleMaker:
         meta = {
             "subject_id": entry.subject_id,
             "study_id": entry.study_id,
+            "ecg_time": entry.ecg_time,
             "fs": float(self.settings.fs),
             "leads": list(self.settings.leads),
             "age": entry.age,

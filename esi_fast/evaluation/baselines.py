@@ -27,7 +27,7 @@ from esi_fast.evaluation.results import FloatArray, LabelResult
 from esi_fast.evaluation.xresnet import xresnet1d101
 
 if TYPE_CHECKING:
-    from esi_fast.evaluation.datasets import EvaluationDataset
+    from esi_fast.evaluation.splits import EvaluationDataset
     from esi_fast.models.esi import ESI
     from esi_fast.signal.measurements import Measurements
 

@@ -21,7 +21,7 @@ from esi_fast.evaluation.results import FloatArray, QueryResult
 
 if TYPE_CHECKING:
     from esi_fast.evaluation.closing import Captioner
-    from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
+    from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
 CEILING, SHUFFLED = "reference", "shuffled"
 MEASURES = ("concept F1", "concept precision", "concept recall", "BLEU", "ROUGE-L")
@@ -75,8 +75,8 @@ def caption(
     captions = target.captions
     if captions is None or not any(captions):
         raise ValueError(
-            f"split {split} of dataset {dataset.name} has no captions to compare with: take shards "
-            "that were written with --cqa, or records with statements"
+            f"split {split} of dataset {dataset.name} has no captions to compare with: take "
+            "one whose records have statements, which a table of labels lacks"
         )
     written = np.flatnonzero([bool(text.strip()) for text in captions])
     generated, rows, errors = _generate(models, target, written, batch_size)

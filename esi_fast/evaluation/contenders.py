@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from esi_fast.evaluation.label_summary import THRESHOLDS, f_max_threshold
 from esi_fast.evaluation.results import BoolArray, FloatArray, LabelResult
 
 if TYPE_CHECKING:
-    from esi_fast.evaluation.datasets import EvaluationDataset
+    from esi_fast.evaluation.splits import EvaluationDataset
 
 
 def unfit_labels(names: Sequence[str], labels: BoolArray, where: str = "") -> dict[str, str]:
@@ -87,6 +88,21 @@ def label_result(
         not_scored=not_scored,
         details=details,
         errors=errors,
+    )
+
+
+def renamed(result: LabelResult, old: str, new: str) -> LabelResult:
+    """A result whose contender has another name."""
+
+    def name_of(name: str) -> str:
+        return new if name == old else name
+
+    thresholds = result.details.get(THRESHOLDS, {})
+    return replace(
+        result,
+        scores={name_of(name): values for name, values in result.scores.items()},
+        probabilities=frozenset(map(name_of, result.probabilities)),
+        details={**result.details, THRESHOLDS: {name_of(k): v for k, v in thresholds.items()}},
     )
 
 

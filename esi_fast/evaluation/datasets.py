@@ -7,20 +7,23 @@ standard order of leads in mV; what a model does to them further it does itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from esi_fast.evaluation.csv_labels import CsvLabels
 from esi_fast.evaluation.label_sets import LabelSet, label_set
 from esi_fast.evaluation.protocols import PROTOCOLS
 from esi_fast.evaluation.signals import ReadRows, record_reader, shard_reader
+from esi_fast.evaluation.splits import SPLITS, EvaluationDataset, EvaluationSplit, ReadTexts
 from esi_fast.leads import STANDARD_LEADS
 
-SPLITS = ("train", "val", "test")
+if TYPE_CHECKING:
+    from esi_fast.data.shard_set import ShardSet
+
 DATASETS = ("shards", "ptbxl", "cinc", "cpsc", "ludb", "csv")
 DEFAULT_FOLDS: Mapping[str, tuple[int, ...]] = {
     "train": tuple(range(1, 9)),
@@ -34,90 +37,6 @@ _TABLE_OF = {
 }
 # Shares of the patients where a dataset has no splits of its own.
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
-
-ReadTexts = Callable[[Sequence[int]], Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationSplit:
-    """The records of one split.
-
-    Attributes:
-        name: "train", "val" or "test".
-        keys: (n) record keys.
-        groups: (n,) patient of each record.
-        labels: (n, K) booleans, columns as the dataset's ``label_names``.
-        read: rows to signals (len(rows), 12, T) float32 mV with NaN for missing samples, in the
-            format the dataset was opened for, and per record "" or why it could not be read.
-        concept_keys: (n,) int64: records with equal ones say the same.
-        texts: rows to what is said of each: the caption baked into shards, or one that CQA composes
-            of the record's statements.
-    """
-
-    name: str
-    keys: tuple[str, ...]
-    groups: npt.NDArray[np.str_]
-    labels: npt.NDArray[np.bool_]
-    read: ReadRows
-    concept_keys: npt.NDArray[np.int64] | None = None
-    texts: ReadTexts | None = None
-
-    @property
-    def captions(self) -> tuple[str, ...] | None:
-        """What is said of each record; None where nothing is."""
-        return None if self.texts is None else tuple(self.texts(range(len(self.keys))))
-
-    def without(self, rows: npt.NDArray[np.int64]) -> EvaluationSplit:
-        """The split less some rows."""
-        kept = np.setdiff1d(np.arange(len(self.keys)), rows)
-        read, texts = self.read, self.texts
-        return EvaluationSplit(
-            self.name,
-            tuple(self.keys[row] for row in kept),
-            self.groups[kept],
-            self.labels[kept],
-            lambda some: read([int(kept[row]) for row in some]),
-            None if self.concept_keys is None else self.concept_keys[kept],
-            None if texts is None else lambda some: texts([int(kept[row]) for row in some]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationDataset:
-    """A dataset opened for one model's signal format.
-
-    Attributes:
-        name: as given to :func:`open_dataset`.
-        label_names: (K) sorted names; a column of ``labels`` each.
-        titles: (K) the names in human words.
-        prompts: (K) the zero-shot prompts of each label.
-        splits: by name; a split without records is absent.
-        source: where its patients' ids come from: "ptb-xl", "mimic-iv-ecg", "wfdb", ...
-        patients_known: whether groups are patients; if not, each record counts as its own.
-        notes: what a reader of its scores should know, a sentence each.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    titles: tuple[str, ...]
-    prompts: tuple[tuple[str, ...], ...]
-    splits: Mapping[str, EvaluationSplit]
-    source: str = ""
-    patients_known: bool = True
-    notes: tuple[str, ...] = ()
-
-    def split(self, name: str) -> EvaluationSplit:
-        """The split of that name.
-
-        Raises:
-            ValueError: it has no records.
-        """
-        if name not in self.splits:
-            raise ValueError(
-                f"dataset {self.name} has no records in split {name!r} "
-                f"(it has {', '.join(self.splits) or 'none'})"
-            )
-        return self.splits[name]
 
 
 def open_dataset(
@@ -202,7 +121,8 @@ class _Record:
     key: str
     patient: str
     names: frozenset[str]
-    concept_key: int | None
+    concept_key: int | None = None
+    time: str | None = None
 
 
 @dataclass(frozen=True)
@@ -228,21 +148,40 @@ def _open_shards(
         shard_set = ShardSet([root], split)
         metas = (shard_set.read_meta(row) for row in range(len(shard_set)))
         records = [
-            _Record(key, str(meta["subject_id"]), frozenset(meta["findings"]), int(same))
+            _Record(
+                key,
+                str(meta["subject_id"]),
+                frozenset(meta["findings"]),
+                int(same),
+                meta.get("ecg_time"),
+            )
             for key, meta, same in zip(shard_set.keys, metas, shard_set.concept_keys, strict=True)
         ]
 
         def texts(rows: Sequence[int], shard_set: ShardSet = shard_set) -> list[str]:
-            return [shard_set.read_caption(row) or "" for row in rows]
+            return [_text_of(shard_set, row) for row in rows]
 
-        has_captions = folder["settings"]["captions"] is not None
-        read = shard_reader(shard_set, fs, num_samples, protocol)
-        parts[split] = _Part(records, read, texts if has_captions else None)
+        parts[split] = _Part(records, shard_reader(shard_set, fs, num_samples, protocol), texts)
     source = str(folder["settings"]["source"])
     known = bool(folder["patients_known"])
     absent = [lead for lead in STANDARD_LEADS if lead not in folder["leads"]]
     notes = [f"Leads {', '.join(absent)} are absent from these shards."] if absent else []
+    if folder["settings"]["captions"] is None:
+        notes.append("Texts are composed from the statements: these shards hold no captions.")
     return _assemble("shards", source, parts, labels, patients_known=known, notes=notes)
+
+
+def _text_of(shard_set: ShardSet, row: int) -> str:
+    """The caption of one row, or what CQA composes where none was baked in."""
+    caption = shard_set.read_caption(row)
+    if caption is not None:
+        return caption
+    from esi_fast.cqa.caption import compose
+
+    meta = shard_set.read_meta(row)
+    return compose(
+        meta["statements"], measurements=meta["measurements"], age=meta["age"], sex=meta["sex"]
+    ).text
 
 
 def _open_catalogue(
@@ -282,7 +221,8 @@ def _open_catalogue(
             continue
         same = concept_key_number(concept_key_of_report(entry.statements))
         kept.setdefault(split, []).append(entry)
-        records.setdefault(split, []).append(_Record(entry.key, entry.subject_id, names, same))
+        record = _Record(entry.key, entry.subject_id, names, same, entry.ecg_time)
+        records.setdefault(split, []).append(record)
     parts = {}
     for split, entries in kept.items():
 
@@ -321,9 +261,7 @@ def _open_table(
         rows_of.setdefault(chosen, []).append(row)
     parts = {}
     for split, rows in rows_of.items():
-        records = [
-            _Record(table.keys[row], table.patients[row], table.labels[row], None) for row in rows
-        ]
+        records = [_Record(table.keys[row], table.patients[row], table.labels[row]) for row in rows]
         paths = [table.paths[row] for row in rows]
         parts[split] = _Part(records, record_reader("csv", paths, fs, num_samples, protocol, gain))
     labels = LabelSet(tuple, table.label_names)
@@ -353,6 +291,7 @@ def _assemble(
         for row, record in enumerate(part.records):
             truth[row, [column[label] for label in record.names]] = True
         same = [record.concept_key for record in part.records]
+        times = [record.time for record in part.records]
         splits[split] = EvaluationSplit(
             split,
             tuple(record.key for record in part.records),
@@ -361,6 +300,7 @@ def _assemble(
             part.read,
             None if None in same else np.array(same, dtype=np.int64),
             part.texts,
+            np.array(times, dtype=np.str_) if all(times) else None,
         )
     if labels.names is None:
         titles = tuple(display_name(label) for label in label_names)

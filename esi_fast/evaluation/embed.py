@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
+    from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
 
 class SignalFormat(Protocol):
@@ -105,7 +105,12 @@ def embed_ecg(
 
 
 class Embedder:
-    """A frozen model over a dataset; each split is embedded once, whichever tasks ask for it."""
+    """A frozen model over a dataset; each split is embedded once, whichever tasks ask for it.
+
+    Attributes:
+        model: the one that embeds, for texts and signals that are no split of the dataset.
+        dataset: opened in its signal format.
+    """
 
     def __init__(
         self,
@@ -115,7 +120,7 @@ class Embedder:
         batch_size: int = 64,
     ) -> None:
         self.dataset = dataset
-        self._model = model
+        self.model = model
         self._batch_size = batch_size
         self._embeddings: dict[str, Embeddings] = {}
 
@@ -123,15 +128,11 @@ class Embedder:
         """Embeddings of a split; errors as :func:`embed_ecg`, or the split has no records."""
         if split not in self._embeddings:
             self._embeddings[split] = embed_ecg(
-                self._model,
+                self.model,
                 self.dataset.split(split),
                 batch_size=self._batch_size,
             )
         return self._embeddings[split]
-
-    def prompts(self) -> npt.NDArray[np.float32]:
-        """One unit embedding (K, D) a label; errors as :func:`embed_prompts`."""
-        return embed_prompts(self._model, self.dataset.prompts)
 
 
 def embed_prompts(model: TextModel, prompts: Sequence[Sequence[str]]) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 from esi_fast.evaluation.embed import ECGTextModel, Embedder, Embeddings
 
 if TYPE_CHECKING:
-    from esi_fast.evaluation.datasets import EvaluationDataset
+    from esi_fast.evaluation.splits import EvaluationDataset
 
 _CHUNK = 1 << 20
 

@@ -32,7 +32,7 @@ from esi_fast.evaluation.results import FloatArray, LabelResult
 from esi_fast.training.optim import adamw
 
 if TYPE_CHECKING:
-    from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
+    from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
     from esi_fast.models.esi import ESI
 
 Mode = Literal["full", "last"]

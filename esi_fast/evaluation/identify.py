@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.datasets import EvaluationSplit
 from esi_fast.evaluation.embed import Embedder, embed_ecg
 from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.results import FloatArray, Names, PairResult, QueryResult
-from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
+from esi_fast.evaluation.shared_records import shared_rows, unit_embeddings
+from esi_fast.evaluation.splits import EvaluationSplit
 
 Indices = npt.NDArray[np.int64]
 
@@ -35,9 +35,10 @@ def identify(
 ) -> tuple[QueryResult, PairResult]:
     """Identification and verification of patients by the cosine of their records.
 
-    Identification: enrolled is the first record, by key, of every patient, also of those with no
-    other one, who are distractors. All other records are asked whose they are. Keys are no dates:
-    an enrolled record may be the later one. Ties count against a hit.
+    Identification: enrolled is the first record of every patient, also of those with no other one,
+    who are distractors. All other records are asked whose they are. The first one is the earliest
+    where all times of recording are known, and else the first by key, which may be the later one.
+    Ties count against a hit.
 
     Verification: pairs of different records of one patient, and pairs of two patients; all of them,
     or of either kind :data:`MAX_PAIRS` drawn evenly.
@@ -59,14 +60,13 @@ def identify(
     targets = {name: one.dataset.split(split) for name, one in embedders.items()}
     if same_record_crops:
         targets = {name: _halves(target) for name, target in targets.items()}
-        embeddings = {
-            name: embed_ecg(model_of(one), targets[name]) for name, one in embedders.items()
-        }
+        embeddings = {name: embed_ecg(one.model, targets[name]) for name, one in embedders.items()}
     else:
         embeddings = {name: one.ecg(split) for name, one in embedders.items()}
     rows, errors = shared_rows(embeddings)
     target = next(iter(targets.values()))
-    people = _people(np.array(target.keys)[rows], target.groups[rows], split)
+    times = None if target.times is None else target.times[rows]
+    people = _people(np.array(target.keys)[rows], target.groups[rows], times, split)
     genuine, num_genuine = _draw_pairs(people.patient_start, people.places, seed)
     impostors, num_impostors = _draw_pairs(np.zeros_like(people.places), people.patient_start, seed)
     pairs = np.concatenate([genuine, impostors])
@@ -94,7 +94,8 @@ def identify(
         groups=people.groups[people.asked],
         outcomes=outcomes,
         details={
-            "enrolled": "the first record of every patient, by key; all others are asked",
+            "enrolled": "the first record of every patient, by "
+            f"{'key' if times is None else 'time'}; all others are asked",
             "records": records,
             "same_record_crops": same_record_crops,
             "gallery": len(people.enrolled),
@@ -125,7 +126,7 @@ def identify(
 
 @dataclass(frozen=True)
 class _People:
-    """Records, the ones of a patient beside each other in the order of their keys.
+    """Records, the ones of a patient beside each other in the order of their times or keys.
 
     Attributes:
         order: (n) places of the records among those given.
@@ -146,8 +147,8 @@ class _People:
     num_single: int
 
 
-def _people(keys: Names, groups: Names, split: str) -> _People:
-    order = np.lexsort((keys, groups))
+def _people(keys: Names, groups: Names, times: Names | None, split: str) -> _People:
+    order = np.lexsort((keys, groups) if times is None else (keys, times, groups))
     keys, groups = keys[order], groups[order]
     places = np.arange(len(keys))
     is_first = np.append(True, groups[1:] != groups[:-1])
@@ -156,7 +157,7 @@ def _people(keys: Names, groups: Names, split: str) -> _People:
         raise ValueError(
             f"none of {len(enrolled)} patients in split {split} has two readable records, which "
             "identification needs: take a dataset with several records a patient, a split with "
-            "more patients, or halves of one record by same_record_crops"
+            "more patients, or halves of each record (--same-record-crops)"
         )
     if len(enrolled) < 2:
         raise ValueError(
@@ -214,4 +215,5 @@ def _halves(split: EvaluationSplit) -> EvaluationSplit:
         read=read,
         concept_keys=None,
         texts=None,
+        times=None,
     )

@@ -13,14 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Words for PTB-XL's five diagnostic superclasses, which are groups and no concepts of their own.
-_SUPERCLASS_PROMPTS = {
-    "NORM": ("Normal ECG.",),
-    "MI": ("Myocardial infarction.", "The ECG shows myocardial infarction."),
-    "STTC": ("ST segment and T wave changes.", "T wave abnormality.", "ST depression."),
-    "CD": ("Conduction disturbance.", "Bundle branch block.", "AV block."),
-    "HYP": ("Ventricular hypertrophy.", "Atrial enlargement."),
-}
 # Number of labels of each in the published table.
 PTBXL_SETS: Mapping[str, int] = {
     "all": 71, "diagnostic": 44, "sub": 23, "super": 5, "form": 19, "rhythm": 12
@@ -42,7 +34,8 @@ class LabelSet:
         names_of: the statements of a record to its labels.
         names: all labels of the set; None: those that occur.
         titles: human words of a label, where they differ from its name.
-        prompts: zero-shot prompts of a label; a concept has its own.
+        prompts: zero-shot prompts of a label; a concept has its own, and the other labels have
+            theirs in ``prompts.toml``.
         only_labelled: whether records without any label of the set are left out.
     """
 
@@ -121,9 +114,8 @@ def _ptbxl(root: Path, name: str) -> LabelSet:
     for code, label in label_of.items():
         codes_of.setdefault(label, []).append(code)
     titles = {} if name in ("super", "sub") else {c: table[c]["description"] for c in label_of}
-    if name == "super":
-        prompts = _SUPERCLASS_PROMPTS
-    else:
+    prompts: dict[str, tuple[str, ...]] = {}
+    if name != "super":  # superclasses are no findings of their own: prompts.toml has their words
         prompts = {
             label: _prompts_of(codes, [table[code]["description"] for code in codes])
             for label, codes in codes_of.items()
@@ -141,11 +133,13 @@ def _snomed(dataset: str) -> LabelSet:
     with (Path(__file__).parent / "label_sets.toml").open("rb") as file:
         classes: dict[str, list[str]] = tomllib.load(file)[dataset]
     label_of = {code: name for name, (_, *codes) in classes.items() for code in codes}
+    # CPSC codes its normal ECGs as sinus rhythm, which most of its others have, too.
+    coded = {name: texts for name, texts in classes.items() if name != "NORM"}
     return LabelSet(
         lambda codes: {label_of[code] for code in codes if code in label_of},
         tuple(sorted(classes)),
         {name: title for name, (title, *_) in classes.items()},
-        {name: _prompts_of(codes, [title]) for name, (title, *codes) in classes.items()},
+        {name: _prompts_of(codes, [title]) for name, (title, *codes) in coded.items()},
     )
 
 

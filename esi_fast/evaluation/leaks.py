@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.datasets import EvaluationDataset, EvaluationSplit
+from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
 # Validation records choose the checkpoint, so that they count as seen.
 _SEEN = ("train", "val")

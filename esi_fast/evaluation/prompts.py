@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from esi_fast.evaluation.datasets import EvaluationDataset
+    from esi_fast.evaluation.splits import EvaluationDataset
 
 KINDS = ("name", "description", "both")
 _SHIPPED = Path(__file__).parent / "prompts.toml"

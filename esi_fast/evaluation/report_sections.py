@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from esi_fast.evaluation.document import Picture, Section, Table
+from esi_fast.evaluation.report_details import detail_lines, detail_tables
 from esi_fast.evaluation.titles import measure_title, task_text, task_title
 
 # A macro interval wider than this does not rank models that the field would tell apart.
@@ -185,22 +186,17 @@ def task_sections(
         if task["kind"] == "labels"
         else Section(
             task_title(name),
-            (f"{task_text(name)} Split {task['split']}.".strip(), *_details(task)),
+            (f"{task_text(name)} Split {task['split']}.".strip(), *detail_lines(task)),
+            detail_tables(task),
             figures=tuple(pictures.get(name, ())),
         )
         for name, task in report["tasks"].items()
     )
 
 
-def _details(task: Mapping[str, Any]) -> list[str]:
-    """What a task says of itself that fits a line."""
-    plain = [f"{k}: {v}" for k, v in task["details"].items() if isinstance(v, str | int | float)]
-    return [f"{'; '.join(plain)}."] if plain else []
-
-
 def _label_section(name: str, task: Mapping[str, Any], pictures: Sequence[Picture]) -> Section:
     first, *others = task["contenders"]
-    paragraphs = [f"{task_text(name)} Split {task['split']}.".strip(), *_details(task)]
+    paragraphs = [f"{task_text(name)} Split {task['split']}.".strip(), *detail_lines(task)]
     few = [
         f"{row['title']} ({row['positives']})"
         for row in task["labels"].values()
@@ -227,6 +223,7 @@ def _label_section(name: str, task: Mapping[str, Any], pictures: Sequence[Pictur
             )
         )
         tables.append(_confusion_table(task))
+    tables += detail_tables(task)
     return Section(task_title(name), tuple(paragraphs), tuple(tables), tuple(pictures))
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esi_fast.evaluation.bootstrap import Resampling
-from esi_fast.evaluation.datasets import EvaluationDataset, open_dataset
+from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.embed import Embedder
 from esi_fast.evaluation.embedding_cache import CachedEmbedder, weights_digest
 from esi_fast.evaluation.leaks import find_leaks, without_leaks
+from esi_fast.evaluation.splits import EvaluationDataset
 
 if TYPE_CHECKING:
     from esi_fast.models.esi import ESI
@@ -43,6 +44,7 @@ class Request:
         baselines: of fine-tuning, names of ``run.BASELINES``.
         pretrained_on: shard folders that the model has seen: their patients are left out.
         allow_leak: keep them, and say so in the report.
+        same_record_crops: identify halves of one record, not records of one patient.
         settings: of intervals and tests.
         batch_size: records a forward pass.
         device: torch device.
@@ -64,9 +66,16 @@ class Request:
     baselines: tuple[str, ...] = ()
     pretrained_on: Sequence[Path] = ()
     allow_leak: bool = False
+    same_record_crops: bool = False
     settings: Resampling = dataclasses.field(default_factory=Resampling)
     batch_size: int = 64
     device: str = "cpu"
+
+    def source_digest(self) -> str:
+        """Of where the records are and, of shards, of what they hold."""
+        index = self.root / "index.json"
+        content = index.read_text(encoding="utf-8") if index.is_file() else ""
+        return digest_of([str(self.root.resolve()), content])
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ def open_models(request: Request) -> Models:
             datasets[form],
             batch_size=request.batch_size,
             folder=request.out / "embeddings",
-            identity=digest_of([digest, request.protocol]),
+            identity=digest_of([digest, request.protocol, request.source_digest()]),
         )
         descriptions[name], digests[name] = description, digest
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from esi_fast.evaluation.embed import Embedder, TextModel, unit_rows
 from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.results import FloatArray, QueryResult
-from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
+from esi_fast.evaluation.shared_records import shared_rows, unit_embeddings
 
 KS = (1, 5, 10)
 MAX_QUERIES = 10_000
@@ -53,7 +53,7 @@ def retrieve(
     if captions is None or concept_keys is None:
         raise ValueError(
             f"dataset {dataset.name} has no {'captions' if captions is None else 'concept keys'} "
-            "to retrieve by: take shards that were written with --cqa, or records with statements"
+            "to retrieve by: take one whose records have statements, which a table of labels lacks"
         )
     has_text = np.array([bool(captions[row].strip()) for row in rows], dtype=np.bool_)
     num_without_text = int((~has_text).sum())
@@ -69,7 +69,7 @@ def retrieve(
     outcomes: dict[str, dict[str, FloatArray]] = {}
     for name, one in embedders.items():
         ecg_MD = unit_embeddings(embeddings[name], rows)
-        text_MD = embed_texts(model_of(one), texts)
+        text_MD = embed_texts(one.model, texts)
         found: dict[str, FloatArray] = {}
         for query, query_MD, gallery_MD in (("text", text_MD, ecg_MD), ("ECG", ecg_MD, text_MD)):
             ranks, exact = match_ranks(

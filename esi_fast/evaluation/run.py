@@ -23,7 +23,6 @@ from esi_fast.evaluation.cache import (
     write_result,
 )
 from esi_fast.evaluation.captioning import caption
-from esi_fast.evaluation.datasets import EvaluationDataset
 from esi_fast.evaluation.document import Picture
 from esi_fast.evaluation.embed import Embedder
 from esi_fast.evaluation.identify import identify
@@ -31,7 +30,7 @@ from esi_fast.evaluation.report import make_report
 from esi_fast.evaluation.request import AGAINST, MODEL, Models, Request, digest_of, open_models
 from esi_fast.evaluation.results import LabelResult
 from esi_fast.evaluation.retrieval import retrieve
-from esi_fast.evaluation.shared_records import model_of
+from esi_fast.evaluation.splits import EvaluationDataset
 from esi_fast.evaluation.summary import TaskResult
 from esi_fast.evaluation.worst_errors import worst_errors
 from esi_fast.evaluation.zeroshot import zero_shot
@@ -85,7 +84,8 @@ def clear(folder: Path) -> None:
 
 
 def _identify(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
-    return list(identify(embedders, split=request.split))
+    crops = request.same_record_crops
+    return list(identify(embedders, split=request.split, same_record_crops=crops))
 
 
 def _retrieve(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
@@ -102,7 +102,7 @@ def _caption(embedders: Mapping[str, Embedder], request: Request) -> list[TaskRe
             f"{request.against} takes signals of another rate or length than {request.model}: "
             "their captions cannot be compared; evaluate each on its own"
         )
-    captioners = {name: cast("Captioner", model_of(one)) for name, one in models.items()}
+    captioners = {name: cast("Captioner", one.model) for name, one in models.items()}
     return [caption(captioners, dataset, split=request.split, batch_size=request.batch_size)]
 
 
@@ -113,14 +113,18 @@ def _zero_shot(embedders: Mapping[str, Embedder], request: Request) -> list[Task
 
 
 def _finetune(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
-    """The model alone, beside what learns the same labels without pretraining."""
+    """The pretrained models, beside what learns the same labels without pretraining."""
     from esi_fast.evaluation import baselines
-    from esi_fast.evaluation.contenders import beside
+    from esi_fast.evaluation.contenders import beside, renamed
     from esi_fast.evaluation.finetune import finetune
 
     dataset, split = embedders[MODEL].dataset, request.split
-    model = cast("ESI", model_of(embedders[MODEL]))
+    model = cast("ESI", embedders[MODEL].model)
     results = [finetune(model, dataset, split=split)]
+    if AGAINST in embedders:
+        other = embedders[AGAINST]
+        second = finetune(cast("ESI", other.model), other.dataset, split=split)
+        results.append(renamed(second, "finetuned", "finetuned-against"))
     if "convnext" in request.baselines:
         results.append(baselines.train_convnext(model, dataset, split=split))
     if "xresnet" in request.baselines:
@@ -140,10 +144,25 @@ def _probe(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResu
 BASELINES = ("convnext", "xresnet", "measurements")
 _FINE_TUNED = {
     "finetuned": "the model, its ECG side trained on on the labels",
+    "finetuned-against": "the second model, trained on alike",
     "scratch-convnext": "the model's architecture, trained on the labels from random weights",
     "scratch-xresnet1d101": "the PTB-XL benchmark's network, trained on the labels",
     "measurements": "gradient boosting on measured intervals, axes and voltages",
 }
+
+
+def _fine_tuned(request: Request) -> dict[str, str]:
+    """The contenders that fine-tuning had."""
+    asked = {
+        "finetuned": True,
+        "finetuned-against": request.against is not None,
+        "scratch-convnext": "convnext" in request.baselines,
+        "scratch-xresnet1d101": "xresnet" in request.baselines,
+        "measurements": "measurements" in request.baselines,
+    }
+    return {name: text for name, text in _FINE_TUNED.items() if asked[name]}
+
+
 TASKS: Mapping[str, Callable[[Mapping[str, Embedder], Request], list[TaskResult]]] = {
     "zeroshot": _zero_shot,
     "probe": _probe,
@@ -196,6 +215,8 @@ def _basis(request: Request, models: Models) -> str:
         name: [
             split.keys,
             split.groups.tolist(),
+            None if split.times is None else split.times.tolist(),
+            None if split.concept_keys is None else split.concept_keys.tolist(),
             hashlib.sha256(split.labels.tobytes()).hexdigest(),
         ]
         for name, split in dataset.splits.items()
@@ -203,7 +224,7 @@ def _basis(request: Request, models: Models) -> str:
     return digest_of(
         [models.digests, dataset.name, dataset.label_names, dataset.prompts, splits,
          request.split, request.protocol, request.baselines,
-         request.prompts_by,
+         request.prompts_by, request.same_record_crops, request.source_digest(),
          request.prompts.read_text(encoding="utf-8") if request.prompts else None]
     )  # fmt: skip
 
@@ -215,7 +236,7 @@ def _write_context(request: Request, models: Models, results: Mapping[str, list[
         {
             "model": {"path": str(request.model), "config": dataclasses.asdict(models.config)},
             "contenders": dict(models.descriptions)
-            | (_FINE_TUNED if "finetune" in results else {}),
+            | (_fine_tuned(request) if "finetune" in results else {}),
             "dataset": {
                 "name": dataset.name,
                 "root": str(request.root),

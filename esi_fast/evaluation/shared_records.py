@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.embed import ECGTextModel, Embedder, Embeddings, unit_rows
+from esi_fast.evaluation.embed import Embeddings, unit_rows
 
 
 def shared_rows(
@@ -35,8 +35,3 @@ def unit_embeddings(embeddings: Embeddings, rows: npt.NDArray[np.int64]) -> npt.
         ValueError: an embedding is zero or not finite, so that it has no direction.
     """
     return unit_rows(embeddings.values[np.searchsorted(embeddings.rows, rows)])
-
-
-def model_of(embedder: Embedder) -> ECGTextModel:
-    """The model behind an embedder, for texts and signals that are no split of its dataset."""
-    return embedder._model

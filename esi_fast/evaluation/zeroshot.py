@@ -18,7 +18,7 @@ from esi_fast.evaluation.embed import Embedder, Embeddings, embed_prompts
 from esi_fast.evaluation.label_summary import THRESHOLDS
 from esi_fast.evaluation.prompts import Prompts, label_prompts
 from esi_fast.evaluation.results import FloatArray, LabelResult
-from esi_fast.evaluation.shared_records import model_of, shared_rows, unit_embeddings
+from esi_fast.evaluation.shared_records import shared_rows, unit_embeddings
 
 
 def zero_shot(
@@ -87,7 +87,7 @@ def embed_label_prompts(
 ) -> npt.NDArray[np.float32]:
     """One unit embedding (K, D) a label: the mean of its prompts'; NaN where it has none."""
     has = np.array([bool(texts) for texts in prompts.values()], dtype=np.bool_)
-    found = embed_prompts(model_of(embedder), [texts for texts in prompts.values() if texts])
+    found = embed_prompts(embedder.model, [texts for texts in prompts.values() if texts])
     vectors = np.full((len(has), found.shape[1]), np.nan, dtype=np.float32)
     vectors[has] = found
     return vectors
