@@ -212,7 +212,9 @@ def test_patients_that_pretraining_saw_are_left_out_or_named(story: Path):
         ({"--prompts-by": "heart"}, "--prompts-by 'heart' is none of name, description, both"),
         ({"--pretrained-on": "absent"}, "--pretrained-on folder absent does not exist"),
         ({"--seeds": "-1"}, "--seeds -1 must not be negative"),
-        ({"--against": "absent"}, "--against folder absent does not exist"),
+        ({"--against": "absent"}, "--against absent does not exist"),
+        ({"--tokenizer": "bert"}, "--tokenizer is of weights in the published layout"),
+        ({"--same-record-crops": ""}, "--same-record-crops is of the task identify"),
         ({"--split": "val"}, "cannot be scored on val"),
         ({"--split": "dev"}, "is none of train, val, test"),
         ({"--root": "absent"}, "--root folder absent does not exist"),
@@ -226,7 +228,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
     options = {"--dataset": "shards", "--root": str(tmp_path), "--out": str(tmp_path / "out")}
-    flags = [word for pair in (options | change).items() for word in pair]
+    flags = [word for pair in (options | change).items() for word in pair if word]
     done = tool(root, "evaluate", tmp_path / "model", *flags)
     assert done.returncode == 2
     assert done.stdout == ""

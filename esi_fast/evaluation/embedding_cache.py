@@ -61,17 +61,17 @@ class CachedEmbedder(Embedder):
         return f"{split}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:20]}"
 
 
-def weights_digest(folder: Path) -> str:
-    """Digest of a model folder's weights and configuration.
+def weights_digest(model: Path) -> str:
+    """Digest of a model's weights and configuration: those of a folder, or of a file.
 
     Raises:
         FileNotFoundError: it has no weights.
     """
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".txt")
-    )
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise FileNotFoundError(f"{folder} has no .safetensors file: it is no exported model")
+    of_weights = (".safetensors", ".bin", ".pt", ".pth")
+    files = [model] if model.is_file() else sorted(model.iterdir())
+    files = [path for path in files if path.suffix in (*of_weights, ".json", ".txt")]
+    if not any(path.suffix in of_weights for path in files):
+        raise FileNotFoundError(f"{model} has no .safetensors file: it is no exported model")
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.name.encode())

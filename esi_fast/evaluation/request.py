@@ -15,9 +15,11 @@ from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.embed import Embedder
 from esi_fast.evaluation.embedding_cache import CachedEmbedder, weights_digest
 from esi_fast.evaluation.leaks import find_leaks, without_leaks
+from esi_fast.evaluation.published import load_model
 from esi_fast.evaluation.splits import EvaluationDataset
 
 if TYPE_CHECKING:
+    from esi_fast.evaluation.published import PublishedModel
     from esi_fast.models.esi import ESI
 
 MODEL, AGAINST = "model", "against"
@@ -28,12 +30,13 @@ class Request:
     """What one evaluation is asked for.
 
     Attributes:
-        model: folder of the model.
+        model: folder of the model; or weights in the published layout, a folder or a file.
         dataset: name, see :func:`esi_fast.evaluation.datasets.open_dataset`.
         root: folder of the dataset.
         tasks: names of ``run.TASKS``, in order.
         out: folder to write.
-        against: folder of a second model to compare with.
+        against: a second model to compare with.
+        tokenizer: name or folder, for weights in the published layout.
         num_random: encoders with random weights (seeds 0, 1, ...) that go through the same steps.
         labels: label set; "" is the dataset's concepts.
         folds: of each split, for datasets with folds.
@@ -56,6 +59,7 @@ class Request:
     tasks: tuple[str, ...]
     out: Path
     against: Path | None = None
+    tokenizer: str = ""
     num_random: int = 3
     labels: str = ""
     folds: Mapping[str, Sequence[int]] | None = None
@@ -107,14 +111,12 @@ def open_models(request: Request) -> Models:
         FileNotFoundError: a folder has no model.
         ValueError: the dataset cannot be opened as asked.
     """
-    from esi_fast.models.esi import ESI
-
     datasets: dict[tuple[float, int], EvaluationDataset] = {}
     embedders: dict[str, Embedder] = {}
     descriptions: dict[str, str] = {}
     digests: dict[str, str] = {}
 
-    def add(name: str, model: ESI, description: str, digest: str) -> None:
+    def add(name: str, model: ESI | PublishedModel, description: str, digest: str) -> None:
         form = (float(model.config.fs), int(model.config.num_samples))
         if form not in datasets:
             datasets[form] = open_unseen(request, *form)
@@ -127,11 +129,11 @@ def open_models(request: Request) -> Models:
         )
         descriptions[name], digests[name] = description, digest
 
-    model = ESI.from_pretrained(request.model)
+    model = load_model(request.model, request.tokenizer)
     digest = weights_digest(request.model)
     add(MODEL, model, str(request.model), digest)
     if request.against is not None:
-        against = ESI.from_pretrained(request.against)
+        against = load_model(request.against, request.tokenizer)
         add(AGAINST, against, str(request.against), weights_digest(request.against))
     for seed in range(request.num_random):
         text = f"the model's architecture with random weights, seed {seed}"

@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from esi_fast.evaluation.captioning import caption
 from esi_fast.evaluation.document import Picture
 from esi_fast.evaluation.embed import Embedder
 from esi_fast.evaluation.identify import identify
+from esi_fast.evaluation.published import require_own
 from esi_fast.evaluation.report import make_report
 from esi_fast.evaluation.request import AGAINST, MODEL, Models, Request, digest_of, open_models
 from esi_fast.evaluation.results import LabelResult
@@ -34,10 +35,6 @@ from esi_fast.evaluation.splits import EvaluationDataset
 from esi_fast.evaluation.summary import TaskResult
 from esi_fast.evaluation.worst_errors import worst_errors
 from esi_fast.evaluation.zeroshot import zero_shot
-
-if TYPE_CHECKING:
-    from esi_fast.evaluation.closing import Captioner
-    from esi_fast.models.esi import ESI
 
 
 def evaluate(request: Request, *, command: str) -> dict[str, Any]:
@@ -102,7 +99,7 @@ def _caption(embedders: Mapping[str, Embedder], request: Request) -> list[TaskRe
             f"{request.against} takes signals of another rate or length than {request.model}: "
             "their captions cannot be compared; evaluate each on its own"
         )
-    captioners = {name: cast("Captioner", one.model) for name, one in models.items()}
+    captioners = {name: require_own(one.model, "caption") for name, one in models.items()}
     return [caption(captioners, dataset, split=request.split, batch_size=request.batch_size)]
 
 
@@ -119,11 +116,11 @@ def _finetune(embedders: Mapping[str, Embedder], request: Request) -> list[TaskR
     from esi_fast.evaluation.finetune import finetune
 
     dataset, split = embedders[MODEL].dataset, request.split
-    model = cast("ESI", embedders[MODEL].model)
+    model = require_own(embedders[MODEL].model, "finetune")
     results = [finetune(model, dataset, split=split)]
     if AGAINST in embedders:
         other = embedders[AGAINST]
-        second = finetune(cast("ESI", other.model), other.dataset, split=split)
+        second = finetune(require_own(other.model, "finetune"), other.dataset, split=split)
         results.append(renamed(second, "finetuned", "finetuned-against"))
     if "convnext" in request.baselines:
         results.append(baselines.train_convnext(model, dataset, split=split))
@@ -225,6 +222,7 @@ def _basis(request: Request, models: Models) -> str:
         [models.digests, dataset.name, dataset.label_names, dataset.prompts, splits,
          request.split, request.protocol, request.baselines,
          request.prompts_by, request.same_record_crops, request.source_digest(),
+         request.tokenizer,
          request.prompts.read_text(encoding="utf-8") if request.prompts else None]
     )  # fmt: skip
 

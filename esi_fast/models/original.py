@@ -9,6 +9,7 @@ exist, and comparisons with them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,6 +100,15 @@ class OriginalESI(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.temperature.device
+
+    def untrained_copy(self, seed: int) -> OriginalESI:
+        """The same architecture and tokenizer with fresh random weights: the baseline."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            bert = type(self.pretrained_text_encoder)(
+                copy.deepcopy(self.pretrained_text_encoder.config), add_pooling_layer=False
+            )
+            return OriginalESI(self.config, bert, self.tokenizer).eval()
 
     def preprocess(
         self, ecg: ECGRecord | npt.ArrayLike | Tensor, fs: float | None = None
