@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,6 +229,38 @@ def test_a_local_bert_by_path(tmp_path: Path, model: ESI) -> None:
         torch.equal(value, saved[name]) for name, value in again.text.bert.state_dict().items()
     )
     assert again.encode_text(CAPTIONS).shape == (3, 32)
+
+
+def test_loading_says_nothing(model: ESI, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model.save_pretrained(tmp_path)
+    library = logging.getLogger("transformers")  # does not hand its messages on
+    library.addHandler(caplog.handler)
+    try:
+        ESI.from_pretrained(tmp_path)
+    finally:
+        library.removeHandler(caplog.handler)
+    assert caplog.messages == []
+
+
+def test_a_model_around_a_vocabulary_of_bert_reads_the_same_when_loaded(
+    model: ESI, tmp_path: Path
+) -> None:
+    from transformers import BertModel, BertTokenizer
+
+    bert = tmp_path / "bert"
+    BertModel(model.text_config, add_pooling_layer=False).save_pretrained(bert)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz0123456789."]
+    words += [f"##{word}" for word in words[5:]]
+    (bert / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(str(bert / "vocab.txt")).save_pretrained(bert)
+    made = ESI.from_text_model(model.config, str(bert)).eval()
+    made.save_pretrained(tmp_path / "model")
+    again = ESI.from_pretrained(tmp_path / "model")
+    texts = ["Sinus rhythm.", "", "AF 3:1 with a long, long report. " * 20]
+    expected = made.tokenize(texts)
+    for name, ids in again.tokenize(texts).items():
+        assert torch.equal(ids, expected[name])
+    assert torch.equal(again.encode_text(texts), made.encode_text(texts))
 
 
 def test_a_text_model_that_cannot_be_had_says_how() -> None:

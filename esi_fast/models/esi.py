@@ -302,7 +302,7 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             FileNotFoundError: a file is missing.
             ValueError: ``config.json`` holds an unknown setting.
         """
-        from transformers import AutoTokenizer, BertConfig
+        from transformers import BertConfig, PreTrainedTokenizerFast
 
         for name in (CONFIG_FILE, TEXT_CONFIG_FILE):
             if not (folder / name).is_file():
@@ -311,7 +311,9 @@ class ESI(nn.Module, PyTorchModelHubMixin):
                 )
         config = ESIConfig.load(folder / CONFIG_FILE)
         text_config = BertConfig.from_dict(json.loads((folder / TEXT_CONFIG_FILE).read_text()))
-        return cls(config, text_config, AutoTokenizer.from_pretrained(folder))
+        # Not AutoTokenizer, which reads config.json, too, and warns of a model type unknown to it.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        return cls(config, text_config, tokenizer)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file
