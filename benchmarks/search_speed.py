@@ -32,7 +32,7 @@ DIMENSION = 512
 K = 10
 MAX_MS, MIN_RECALL = 2.0, 0.99
 _BARRED = 800_000
-EFS = (64, 128, 256, 384, 512, 768)
+EFS = (128, 256, 512, 1024, 1536, 2048)
 _CAPTION = "This tracing shows number {}. " + "Rate 71 beats per minute, normal axis. " * 7
 
 Positions = npt.NDArray[np.int64]
@@ -169,10 +169,13 @@ def _measure_one(
     index.prepare(lambda done, total: progress("graph", done, total))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     storage.write_graph(index_folder, index)
+    graph = index.graph_to_save()
+    assert graph is not None
+    axes = DIMENSION if graph.axes is None else graph.axes.shape[1]
     sample = np.asarray(vectors[:8192], np.float32)
     meta = {"model": {"sha256": "", "name": "drawn", "path": None}, "shards": [], "rejected": []}
     storage.seal(index_folder, {**meta, "search": "hnsw"})
-    del index, vectors
+    del index, vectors, graph
     wanted = {kind: one.rows for kind, one in exact.items()}
     np.savez(folder / "queries.npz", **queries, **{f"{kind} rows": wanted[kind] for kind in wanted})
     sizes = {name: (index_folder / name).stat().st_size / 1e6 for name in os.listdir(index_folder)}  # noqa: PTH208
@@ -180,6 +183,7 @@ def _measure_one(
     how = f"M {settings.m}, ef_construction {settings.ef_construction}"
     told: list[Told] = [
         ("intrinsic dimension of 8,192", "drawn", local_dimension(sample), ""),
+        ("axes of the graph", f"keep {settings.kept} of the vectors", axes, ""),
         ("build of the graph", f"{how}, CPU", cpu, "s"),
         ("build of the graph", f"{how}, wall", wall, "s"),
         ("on disk", f"vectors, {size.dtype}", sizes[storage.VECTORS], "MB"),

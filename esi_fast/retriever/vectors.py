@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from esi_fast.retriever.arguments import whole_number
 from esi_fast.retriever.documents import Mask
 from esi_fast.retriever.duplicates import Distinct
-from esi_fast.retriever.graph import Graph, GraphSettings
+from esi_fast.retriever.graph import Graph, GraphSettings, principal_axes
 from esi_fast.retriever.locks import ReadWriteLock
 from esi_fast.retriever.products import best, products
 
@@ -25,6 +25,8 @@ MIN_SELECTIVITY = 0.15
 # Above this share of deleted vectors a graph is built anew.
 _MAX_DEAD = 0.2
 _BLOCK = 4096
+# Of what a graph finds by fewer axes, so many are compared by all of them.
+_RESCORED = 64
 # Similarities held at a time by an exact search: 64 MiB.
 _MAX_PRODUCTS = 1 << 24
 # Two float32 products of one pair of unit vectors, summed in another order, differ by less.
@@ -193,7 +195,7 @@ class VectorIndex:
             is_worn = self._is_worn()
             self._graph, self._graph_until = None, 0  # what fails halfway is built anew
             if graph is None or is_worn:
-                graph = Graph(self.dimension, self._threads, self._settings)
+                graph = Graph(self.dimension, self._threads, self._settings, self._axes())
                 until, distinct, self._graph_dead = 0, Distinct(), 0
             new = np.flatnonzero(self._alive[until:]) + until
             if not until:
@@ -207,6 +209,11 @@ class VectorIndex:
                 progress(min(first + _BLOCK, len(new)), len(new))
             self._graph, self._graph_until = graph, len(self._alive)
             self._distinct = distinct
+
+    def _axes(self) -> NDArray[np.float32] | None:
+        """Those of a new graph's own vectors, if it is to have fewer."""
+        kept = self._settings.kept
+        return principal_axes(self.vectors, kept) if kept < 1 and len(self._alive) else None
 
     def _is_ready(self) -> bool:
         """Whether the graph holds every vector, and not too many deleted ones."""
@@ -262,6 +269,8 @@ class VectorIndex:
         graph, distinct = self._graph, self._distinct
         assert graph is not None
         fetch = k if 2 * k <= self._settings.ef else 2 * k
+        if graph.is_rough:  # the nearest are among a few more
+            fetch = max(2 * fetch, _RESCORED)
         is_whole = num_live == distinct.num_vectors
         if not is_whole:  # some of what is found is not wanted
             fetch = math.ceil(fetch * distinct.num_vectors / num_live * 1.5) + 16
@@ -269,7 +278,7 @@ class VectorIndex:
             near, cosines = graph.search(queries, min(fetch, len(graph)))
         except RuntimeError:  # parts of the graph that its entry does not reach
             return self._exactly(queries, k, live, num_live)
-        if is_whole and len(graph) == num_live:
+        if is_whole and len(graph) == num_live and not graph.is_rough:
             # The library's own float32 cosines, sorted: a third of the time of asking the vectors.
             return near[:, :k], cosines[:, :k].astype(np.float64)
         exact = self._similarities(queries, near)

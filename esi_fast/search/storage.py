@@ -1,8 +1,9 @@
 """An index on disk: vectors and records are the truth, the graph is a cache of the vectors.
 
 A folder holds ``vectors.npy`` (unit length, float32 or float16, mapped when it is read), the files
-of `esi_fast.search.records`, ``graph.bin`` (hnswlib's own file; none where searches are exact) and
-``index.json`` with the sha256 of each and of itself. A file that is not the one that was written is
+of `esi_fast.search.records`, ``graph.bin`` (hnswlib's own file; none where searches are exact),
+``graph.axes.npy`` (those of the graph's own vectors, where it has fewer) and ``index.json`` with
+the sha256 of each and of itself. A file that is not the one that was written is
 refused; a graph that is not, is never loaded: it is built again from the vectors.
 """
 
@@ -26,16 +27,17 @@ from esi_fast.retriever.graph import SEED, Graph, GraphSettings
 from esi_fast.retriever.vectors import Search, VectorIndex
 from esi_fast.search.records import FILES
 
-FORMAT, VERSION = "esi_fast ECG index", 1
+FORMAT, VERSION = "esi_fast ECG index", 2
 # Chosen on embeddings with a trained model's spread: benchmarks/search.csv.
-GRAPH_SETTINGS = GraphSettings(m=16, ef_construction=200, ef=512)
+GRAPH_SETTINGS = GraphSettings(m=16, ef_construction=200, ef=1536, kept=0.9998)
 _BUILT_WITH = {
     "m": GRAPH_SETTINGS.m,
     "ef_construction": GRAPH_SETTINGS.ef_construction,
+    "kept": GRAPH_SETTINGS.kept,
     "seed": SEED,
 }
 StageProgress = Callable[[str, int, int], object]
-META, VECTORS, GRAPH = "index.json", "vectors.npy", "graph.bin"
+META, VECTORS, GRAPH, AXES = "index.json", "vectors.npy", "graph.bin", "graph.axes.npy"
 
 
 def write_vectors(
@@ -126,16 +128,18 @@ def check_files(folder: Path, meta: dict[str, Any]) -> None:
     """
     for name in (VECTORS, *FILES):
         path = folder / name
-        if not path.is_file() or _sha256(path) != meta["files"].get(name):
+        if not _is(path, meta["files"].get(name)):
             raise _damaged(path)
 
 
 def adopt_saved_graph(index: VectorIndex, folder: Path, meta: dict[str, Any]) -> bool:
     """Load the graph of an index's vectors, if it is what was written; says whether it was."""
     path = folder / GRAPH
-    wanted = meta["files"].get(GRAPH)
-    is_ours = meta["graph"] == _BUILT_WITH and path.is_file()
-    if not is_ours or _sha256(path) != wanted:
+    files = {name: meta["files"].get(name) for name in (GRAPH, AXES)}
+    if files[AXES] is None:  # the graph has all axes
+        del files[AXES]
+    is_ours = meta["graph"] == _BUILT_WITH
+    if not is_ours or any(not _is(folder / name, wanted) for name, wanted in files.items()):
         warnings.warn(
             f"{path} is not what was saved: it is built again, which takes a while at each load; "
             "tools/search build ... --resume mends it",
@@ -143,7 +147,8 @@ def adopt_saved_graph(index: VectorIndex, folder: Path, meta: dict[str, Any]) ->
         )
         return False
     try:
-        index.adopt_graph(Graph.load(path, index.dimension, settings=GRAPH_SETTINGS))
+        axes = np.load(folder / AXES, allow_pickle=False) if AXES in files else None
+        index.adopt_graph(Graph.load(path, index.dimension, settings=GRAPH_SETTINGS, axes=axes))
     except (RuntimeError, ValueError) as error:
         warnings.warn(f"{path}: {error}: it is built again", stacklevel=3)
         return False
@@ -153,9 +158,12 @@ def adopt_saved_graph(index: VectorIndex, folder: Path, meta: dict[str, Any]) ->
 def write_graph(folder: Path, index: VectorIndex) -> None:
     """Write the graph of an index, in place of what was there; none where searches are exact."""
     graph = index.graph_to_save()
-    (folder / GRAPH).unlink(missing_ok=True)
+    for name in (GRAPH, AXES):
+        (folder / name).unlink(missing_ok=True)
     if graph is not None:
         graph.save(folder / GRAPH)
+        if graph.axes is not None:
+            np.save(folder / AXES, graph.axes, allow_pickle=False)
 
 
 def fresh_folder(folder: Path) -> Path:
@@ -167,6 +175,11 @@ def fresh_folder(folder: Path) -> Path:
 
 def _damaged(path: Path) -> ValueError:
     return ValueError(f"{path} is damaged; build the index again")
+
+
+def _is(path: Path, sha256: str | None) -> bool:
+    """Whether a file is there and is the one that was written."""
+    return path.is_file() and _sha256(path) == sha256
 
 
 def _sha256(path: Path) -> str:
