@@ -161,8 +161,15 @@ def test_the_searchs_figures_are_those_of_the_committed_run() -> None:
 def test_what_was_learned_is_what_the_committed_run_says() -> None:
     with (ROOT / "benchmarks" / "learning.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    assert len(rows) == 3
-    for row in rows:
+    assert len(rows) == 3 + 4
+    poolings: dict[str, list[str]] = {}
+    for row in rows[3:]:
+        pooling, _, rest = row["work"].partition(" pooling, ")
+        assert "1.5 epochs" in rest
+        poolings.setdefault(pooling, []).append(f"{float(row['value']):.3f}")
+    assert f"{' and '.join(poolings['mean'])} by the mean" in README
+    assert f"{' and '.join(poolings['attention'])} by\nattention" in README
+    for row in rows[:3]:
         value = f"{float(row['value']):.3f}"
         if row["low"]:
             value += f" [{float(row['low']):.3f}, {float(row['high']):.3f}]"
