@@ -19,6 +19,9 @@ _LEAD_OF_NUMBER = {str(number + 2): f"V{number}" for number in range(1, 7)} | {
     "1": "I", "2": "II", "61": "III", "62": "aVR", "63": "aVL", "64": "aVF",
 }  # fmt: skip
 _CODE_PREFIXES = ("2:", "5.6.3-9-")
+# The time from the first waveform to the last, as a multiple of what was recorded: an absurd offset
+# must not fill the memory.
+_MOST_STRETCH = 32
 
 
 def read_dicom(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...], float]:
@@ -29,9 +32,10 @@ def read_dicom(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...], fl
     that occurs twice the longer recording counts.
 
     Raises:
+        FileNotFoundError: no such file.
         ModuleNotFoundError: ``pydicom`` is not installed.
-        ValueError: it is no DICOM file or holds no ECG, its waveforms differ in rate, or a channel
-            has a unit that is no voltage.
+        ValueError: it is no DICOM file, is damaged or holds no ECG, its waveforms differ in rate, or
+            a channel has a unit that is no voltage.
     """
     try:
         import pydicom
@@ -41,34 +45,39 @@ def read_dicom(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...], fl
             name="pydicom",
         ) from None
     try:
-        dataset = pydicom.dcmread(path)
-        groups = [*dataset.WaveformSequence]
+        return _recording(pydicom.dcmread(path))
+    except FileNotFoundError:
+        raise
     except pydicom.errors.InvalidDicomError:
         raise ValueError(f"{path} is no DICOM file") from None
-    except AttributeError:
-        raise ValueError(f"{path} holds no waveform: it is no DICOM ECG") from None
+    except Exception as error:  # pydicom answers a malformed file with whatever happens to break
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read as a DICOM ECG: {text}") from None
+
+
+def _recording(dataset: Any) -> tuple[npt.NDArray[np.float64], tuple[str, ...], float]:
+    groups = [*dataset.get("WaveformSequence", ())]
+    if not groups:
+        raise ValueError("it holds no waveform")
     original = [
         at for at, group in enumerate(groups) if group.get("WaveformOriginality") != "DERIVED"
     ]
     if not original:
-        raise ValueError(f"{path} holds derived waveforms only, no recording")
-    rates = sorted({float(groups[at].SamplingFrequency) for at in original})
+        raise ValueError("it holds derived waveforms only, no recording")
+    rates = sorted({_number(groups[at], "SamplingFrequency") for at in original})
     if len(rates) > 1:
-        raise ValueError(
-            f"{path}: its waveforms have different rates, {rates[0]:g} to {rates[-1]:g} Hz"
-        )
-    offsets = [float(groups[at].get("MultiplexGroupTimeOffset", 0.0)) / 1e3 for at in original]
-    try:
-        parts = [
-            (round((offset - min(offsets)) * rates[0]), name, samples)
-            for offset, at in zip(offsets, original, strict=True)
-            for name, samples in _channels(dataset, groups[at], at)
-        ]
-    except (AttributeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"its waveforms have different rates, {rates[0]:g} to {rates[-1]:g} Hz")
+    offsets = [_number(groups[at], "MultiplexGroupTimeOffset", 0.0) / 1e3 for at in original]
+    parts = [
+        (round((offset - min(offsets)) * rates[0]), name, samples)
+        for offset, at in zip(offsets, original, strict=True)
+        for name, samples in _channels(dataset, groups[at], at)
+    ]
     # The longer one first: of a lead twice the first is kept.
     parts.sort(key=lambda part: -part[2].size)
     length = max(begin + samples.size for begin, _, samples in parts)
+    if length > _MOST_STRETCH * sum(samples.size for _, _, samples in parts):
+        raise ValueError(f"its waveforms lie {max(offsets) - min(offsets):g} s apart")
     rows: dict[str, npt.NDArray[np.float64]] = {}
     for begin, name, samples in parts:
         if name not in rows:
@@ -82,16 +91,19 @@ def _channels(dataset: Any, group: Any, index: int) -> list[tuple[str, npt.NDArr
     from pydicom.waveforms.numpy_handler import multiplex_array
 
     raw = multiplex_array(dataset, index)
+    definitions = [*group.ChannelDefinitionSequence]
+    if len(definitions) != raw.shape[1]:
+        raise ValueError(f"it defines {len(definitions)} channels of {raw.shape[1]}")
     padding = group.get("WaveformPaddingValue")
     missing = np.zeros(raw.shape, bool)
     if padding is not None:
         missing = raw == np.frombuffer(padding, raw.dtype)[0]
     channels = []
-    for column, definition in enumerate(group.ChannelDefinitionSequence):
+    for column, definition in enumerate(definitions):
         name = _lead_name(definition)
-        factor = float(definition.get("ChannelSensitivity", 1.0))
-        factor *= float(definition.get("ChannelSensitivityCorrectionFactor", 1.0))
-        base = float(definition.get("ChannelBaseline", 0.0))
+        factor = _number(definition, "ChannelSensitivity", 1.0)
+        factor *= _number(definition, "ChannelSensitivityCorrectionFactor", 1.0)
+        base = _number(definition, "ChannelBaseline", 0.0)
         units = definition.get("ChannelSensitivityUnitsSequence")
         if not units:
             raise ValueError(f"lead {name} has no unit (Channel Sensitivity Units Sequence)")
@@ -100,8 +112,19 @@ def _channels(dataset: Any, group: Any, index: int) -> list[tuple[str, npt.NDArr
     return channels
 
 
+def _number(item: Any, keyword: str, absent: float | None = None) -> float:
+    """A number of the file; ``absent`` where it is not there. One that is there has a value."""
+    value = item.get(keyword, absent)
+    if value is None:
+        raise ValueError(f"it has no {keyword}")
+    return float(value)
+
+
 def _lead_name(definition: Any) -> str:
-    source = definition.ChannelSourceSequence[0]
+    sources = definition.get("ChannelSourceSequence")
+    if not sources:
+        raise ValueError("a channel has no source (Channel Source Sequence)")
+    source = sources[0]
     code = str(source.get("CodeValue", ""))
     for prefix in _CODE_PREFIXES:
         if code.startswith(prefix) and (lead := _LEAD_OF_NUMBER.get(code.removeprefix(prefix))):

@@ -1,0 +1,114 @@
+"""A damaged file is one line that names it, whatever is broken; it is never half an ECG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from esi_fast.signal.inputs import read_ecg
+
+# What other packages warn of is what is refused here.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def refused(path: Path, message: str = "", **given: Any) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        read_ecg(path, **given)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def flip_bytes(path: Path, seed: int, **given: Any) -> None:
+    """Read 200 copies with one to three random bytes changed: a record or one line, both occur."""
+    rng = np.random.default_rng(seed)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    messages = []
+    for _ in range(200):
+        damaged = whole.copy()
+        damaged[rng.integers(whole.size, size=rng.integers(1, 4))] = rng.integers(256)
+        path.write_bytes(damaged.tobytes())
+        try:
+            read_ecg(path, **given)
+        except ValueError as error:
+            messages.append(str(error))
+    assert 0 < len(messages) < 200
+    assert all(str(path) in message and "\n" not in message for message in messages)
+
+
+@pytest.fixture
+def dicom() -> Any:
+    """A dataset of one waveform of 12 leads, 20 samples."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.data import get_testdata_file
+
+    dataset = pydicom.dcmread(str(get_testdata_file("waveform_ecg.dcm")))
+    group = dataset.WaveformSequence[0]
+    group.NumberOfWaveformSamples, group.WaveformData = 20, group.WaveformData[: 20 * 12 * 2]
+    dataset.WaveformSequence = [group]
+    del dataset.WaveformAnnotationSequence
+    return dataset
+
+
+def _of_first_channel(keyword: str, value: object) -> Callable[[Any], None]:
+    return lambda group: setattr(group.ChannelDefinitionSequence[0], keyword, value)
+
+
+def _of_group(keyword: str, value: object) -> Callable[[Any], None]:
+    return lambda group: setattr(group, keyword, value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda group: delattr(group, "SamplingFrequency"), "has no SamplingFrequency"),
+        (_of_group("SamplingFrequency", None), "has no SamplingFrequency"),
+        (_of_group("MultiplexGroupTimeOffset", None), "has no MultiplexGroupTimeOffset"),
+        (_of_group("WaveformData", None), ""),
+        (_of_group("NumberOfWaveformSamples", None), ""),
+        (_of_group("NumberOfWaveformChannels", None), ""),
+        (_of_group("NumberOfWaveformChannels", 5), "defines 12 channels of 5"),
+        (_of_group("WaveformBitsAllocated", 12), ""),
+        (_of_first_channel("ChannelBaseline", None), "has no ChannelBaseline"),
+        (_of_first_channel("ChannelSensitivity", None), "has no ChannelSensitivity"),
+        (_of_first_channel("ChannelSourceSequence", []), "a channel has no source"),
+        (_of_first_channel("ChannelSensitivityUnitsSequence", []), "lead I has no unit"),
+        (
+            lambda group: group.ChannelDefinitionSequence.append(
+                group.ChannelDefinitionSequence[0]
+            ),
+            "defines 13 channels of 12",
+        ),
+    ],
+)
+def test_a_dicom_file_without_what_it_needs(
+    dicom: Any, tmp_path: Path, damage: Callable[[Any], None], message: str
+) -> None:
+    path = tmp_path / "ecg.dcm"
+    dicom.save_as(path)
+    assert read_ecg(path).signal.shape == (12, 20)
+    damage(dicom.WaveformSequence[0])
+    dicom.save_as(path)
+    refused(path, message)
+
+
+def test_dicom_waveforms_that_lie_absurdly_far_apart(dicom: Any, tmp_path: Path) -> None:
+    from pydicom import Dataset
+
+    later = Dataset()
+    later.update(dicom.WaveformSequence[0])
+    later.MultiplexGroupTimeOffset = 1e12
+    dicom.WaveformSequence.append(later)
+    dicom.save_as(tmp_path / "ecg.dcm")
+    refused(tmp_path / "ecg.dcm", "its waveforms lie 1e\\+09 s apart")
+
+
+def test_dicom_with_changed_bytes(dicom: Any, tmp_path: Path) -> None:
+    path = tmp_path / "ecg.dcm"
+    dicom.save_as(path)
+    flip_bytes(path, seed=0)
+    with pytest.raises(FileNotFoundError):
+        read_ecg(tmp_path / "absent.dcm")
