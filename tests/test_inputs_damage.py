@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,56 @@ def test_dicom_with_changed_bytes(dicom: Any, tmp_path: Path) -> None:
     flip_bytes(path, seed=0)
     with pytest.raises(FileNotFoundError):
         read_ecg(tmp_path / "absent.dcm")
+
+
+ECG = np.random.default_rng(0).normal(size=(12, 20)).astype(np.float32)
+
+
+@pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
+def test_half_an_npz_and_one_with_changed_bytes(
+    tmp_path: Path, compress: Callable[..., None]
+) -> None:
+    path = tmp_path / "ecg.npz"
+    compress(path, signal=ECG, fs=500.0)
+    whole = path.read_bytes()
+    flip_bytes(path, seed=1)
+    for length in (0, 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(path, "is no NumPy file")
+    path.write_bytes(whole.replace(ECG[3, :2].tobytes(), bytes(8)))
+    if compress is np.savez:
+        refused(path, "Bad CRC-32")
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"fs": [500.0, 500.0]}, "its fs is 2 values, not one"),
+        ({"fs": "x"}, "could not convert string to float: 'x'"),
+        ({"fs": 500j}, ""),
+        ({"fs": 500.0, "unit": "bar"}, "unit 'bar' is not a voltage"),
+        ({"fs": 500.0, "unit": ["uV", "mV"]}, "its unit is 2 values, not one"),
+    ],
+)
+def test_an_npz_that_says_nonsense(tmp_path: Path, stated: dict[str, object], message: str) -> None:
+    np.savez(tmp_path / "ecg.npz", signal=ECG, **stated)  # type: ignore[arg-type]
+    refused(tmp_path / "ecg.npz", message)
+
+
+def test_damaged_npy(tmp_path: Path) -> None:
+    path = tmp_path / "ecg.npy"
+    np.save(path, ECG)
+    flip_bytes(path, seed=2, fs=500.0, unit="mV")
+    np.save(path, ECG)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "is no NumPy file", fs=500.0)
+    # 2 PiB, by a header of the same length.
+    path.write_bytes(whole.replace(b"(12, 20), }" + b" " * 12, b"(12, 49999999999999), }"))
+    refused(path, "is no NumPy file", fs=500.0)
+
+
+def test_an_npz_whose_signal_is_no_array(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "ecg.npz", "w") as archive:
+        archive.writestr("signal", "1,2,3")
+    refused(tmp_path / "ecg.npz", "not numbers", fs=500.0)

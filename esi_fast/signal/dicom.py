@@ -34,8 +34,8 @@ def read_dicom(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...], fl
     Raises:
         FileNotFoundError: no such file.
         ModuleNotFoundError: ``pydicom`` is not installed.
-        ValueError: it is no DICOM file, is damaged or holds no ECG, its waveforms differ in rate, or
-            a channel has a unit that is no voltage.
+        ValueError: it is no DICOM file, is damaged or holds no ECG, its waveforms differ in rate,
+            or a channel has a unit that is no voltage.
     """
     try:
         import pydicom

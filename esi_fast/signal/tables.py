@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.leads import millivolts_per_unit
+
 _TIME_IN_SECONDS = ("time", "t", "time_s", "time (s)", "seconds")
 # Steps of a column of time may differ by the rounding of its text.
 _UNEQUAL_STEP, _UNEQUAL_RATE = 0.1, 1e-3
@@ -111,26 +113,40 @@ def read_numpy_file(path: Path) -> Table:
     """An ``.npy`` array, or an ``.npz`` with ``signal`` and, if it likes, ``fs, leads, unit``.
 
     Raises:
-        ValueError: it cannot be read without pickle, or the ``.npz`` holds something else.
+        FileNotFoundError: no such file.
+        ValueError: it is damaged or cannot be read without pickle, or the ``.npz`` holds something
+            else.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f"{path} is no NumPy file of numbers: {error}") from None
+        return _numpy_table(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy and zipfile answer damage with whatever happens to break
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is no NumPy file of an ECG: {text}") from None
+
+
+def _numpy_table(path: Path) -> Table:
+    loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return Table(loaded)
     with loaded:
-        unknown = sorted(set(loaded.files) - set(_ARRAY_NAMES))
+        unknown = set(loaded.files) - set(_ARRAY_NAMES)
         if "signal" not in loaded.files or unknown:
             found = ", ".join(loaded.files) or "nothing"
-            raise ValueError(f"{path} holds {found}: give it signal and, if known, fs, leads, unit")
-        arrays = {name: loaded[name] for name in loaded.files}
+            raise ValueError(f"it holds {found}: give it signal and, if known, fs, leads, unit")
+        # What is no array comes as bytes.
+        arrays = {name: np.asarray(loaded[name]) for name in loaded.files}
+    for name in {"fs", "unit"} & arrays.keys():
+        if arrays[name].size != 1:
+            raise ValueError(f"its {name} is {arrays[name].size} values, not one")
     names = np.atleast_1d(arrays["leads"]) if "leads" in arrays else None
+    unit = str(arrays["unit"].item()) if "unit" in arrays else None
+    if unit is not None:
+        millivolts_per_unit(unit)  # raises where it is no voltage
     return Table(
         arrays["signal"],
         None if names is None else tuple(str(name) for name in names),
-        float(arrays["fs"]) if "fs" in arrays else None,
-        str(arrays["unit"]) if "unit" in arrays else None,
+        float(arrays["fs"].item()) if "fs" in arrays else None,
+        unit,
     )
