@@ -166,3 +166,39 @@ def test_an_npz_whose_signal_is_no_array(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "ecg.npz", "w") as archive:
         archive.writestr("signal", "1,2,3")
     refused(tmp_path / "ecg.npz", "not numbers", fs=500.0)
+
+
+@pytest.fixture(params=["edf", "bdf"])
+def edf(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Two leads, five data records of 1 s at 20 Hz."""
+    edfio = pytest.importorskip("edfio")
+    name = request.param.capitalize()
+    signals = [
+        getattr(edfio, f"{name}Signal")(
+            np.tile(row, 5).astype(float), 20.0, label=label, physical_dimension="mV",
+            physical_range=(-8, 8),
+        )
+        for label, row in zip(("I", "II"), ECG, strict=False)
+    ]  # fmt: skip
+    path = tmp_path / f"ecg.{request.param}"
+    getattr(edfio, name)(signals, data_record_duration=1).write(path)
+    return path
+
+
+def test_an_edf_file_that_is_not_as_long_as_its_header_says(edf: Path) -> None:
+    assert read_ecg(edf).signal.shape == (12, 100)
+    whole = edf.read_bytes()
+    record = (len(whole) - 3 * 256) // 5
+    edf.write_bytes(whole[: -record - 1])
+    refused(edf, "its header says 100 samples a lead, it holds 60")
+    edf.write_bytes(whole + whole[-record:])
+    refused(edf, "its header says 100 samples a lead, it holds 120")
+    # Of a recording that was not closed: what is whole of it counts.
+    edf.write_bytes(whole[:236] + b"-1      " + whole[244 : -record - 1])
+    assert read_ecg(edf).signal.shape == (12, 60)
+
+
+def test_edf_with_changed_bytes(edf: Path) -> None:
+    flip_bytes(edf, seed=3)
+    edf.write_bytes(edf.read_bytes()[:300])
+    refused(edf, "cannot be read as")
