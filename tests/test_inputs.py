@@ -54,6 +54,14 @@ def test_arrays_tensors_and_records_give_the_same(ecg: np.ndarray) -> None:
         assert np.array_equal(found.digital, np.rint(ecg * 1e3))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_tensors_of_types_that_numpy_has_or_has_not(ecg: np.ndarray, dtype: torch.dtype) -> None:
+    tensor = torch.from_numpy(ecg).to(dtype).requires_grad_()
+    for source in (tensor, SimpleNamespace(signal=tensor, fs=FS)):
+        found = read_ecg(source, fs=FS)
+        assert np.array_equal(found.signal, tensor.detach().float().numpy())
+
+
 def test_leads_in_another_order_are_found_by_name(ecg: np.ndarray) -> None:
     order = np.random.default_rng(1).permutation(12)
     names = [f"lead {STANDARD_LEADS[at].upper()}" for at in order]

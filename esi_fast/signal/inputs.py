@@ -105,12 +105,19 @@ def read_ecg(
         names = leads or getattr(source, "leads", None) or STANDARD_LEADS
         if leads:
             _checked_names(leads, len(source.signal), "the record")
-        record = _as_record(source.signal, names, _rate(source.fs, fs, "the record"), "the record")
+        rate = _rate(source.fs, fs, "the record")
+        record = _as_record(_as_array(source.signal), names, rate, "the record")
         comments = tuple(getattr(source, "comments", ()))
         return replace(record, path=str(getattr(source, "path", "")), comments=comments)
-    if hasattr(source, "detach"):  # a tensor, on whatever device
-        source = source.detach().cpu()
-    return _from_table(Table(np.asarray(source)), "the array", fs, leads, unit)
+    return _from_table(Table(_as_array(source)), "the array", fs, leads, unit)
+
+
+def _as_array(signal: Any) -> npt.NDArray[Any]:
+    if hasattr(signal, "detach"):  # a tensor, on whatever device
+        signal = signal.detach().cpu()
+        if signal.is_floating_point() and signal.element_size() < 4:
+            signal = signal.float()  # NumPy has no bfloat16
+    return np.asarray(signal)
 
 
 def _read_path(
