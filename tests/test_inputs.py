@@ -294,7 +294,8 @@ def test_a_wfdb_record_of_fewer_leads(shared_data: Path) -> None:
     ("shape", "arguments", "message"),
     [
         ((12, 500), {}, r"the array does not say its rate: give fs= in Hz"),
-        ((12, 500), {"fs": -1.0}, r"fs must be a positive rate in Hz, got -1.0"),
+        ((12, 500), {"fs": -1.0}, r"fs must be in 10..100000 Hz, got -1.0"),
+        ((12, 500), {"fs": 0.5}, r"fs must be in 10..100000 Hz, got 0.5"),
         ((12, 12), {"fs": FS}, r"\(12, 12\) for 12 leads, and either axis fits"),
         ((500, 8), {"fs": FS}, r"neither axis has the 12 leads"),
         ((2, 500), {"fs": FS, "leads": ["I", "V7"]}, r"'V7' is no lead; known are I, II, III, aVR"),
@@ -310,6 +311,13 @@ def test_what_is_not_known_is_asked_for(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_ecg(np.zeros(shape, np.float32), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_rate_that_is_none_of_an_ecg(ecg: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", signal=ecg, fs=0.5)
+    for source in (tmp_path / "a.npz", SimpleNamespace(signal=ecg, fs=1e6)):
+        with pytest.raises(ValueError, match=r"says .* Hz, which is no rate of an ECG$"):
+            read_ecg(source)
 
 
 def test_units_are_not_guessed(ecg: np.ndarray) -> None:
@@ -332,6 +340,7 @@ def test_units_are_not_guessed(ecg: np.ndarray) -> None:
         ("I,heart\n1,2\n", "'heart' is no lead; known are"),
         ("time,I\n0,1\n0.1,1\n0.5,1\n", "the steps of column 'time' differ"),
         ("time,I\n1,1\n1,1\n", "no rising times"),
+        ("time,I\n0,1\n2,1\n4,1\n", "0.5 Hz, which is no rate of an ECG: its times must be in sec"),
     ],
 )
 def test_a_damaged_table_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from esi_fast.leads import STANDARD_LEADS, canonical_lead, millivolts_per_unit
 from esi_fast.signal.dicom import read_dicom
 from esi_fast.signal.edf import read_edf
+from esi_fast.signal.record_batch import _HIGHEST_RATE, _LOWEST_RATE
 from esi_fast.signal.records import ECGRecord
 from esi_fast.signal.resample import _core
 from esi_fast.signal.tables import Table, read_numpy_file, read_text_table
@@ -77,7 +78,7 @@ def read_ecg(
             samples)`` or ``(samples, leads)``; or a path: a WFDB record (with or without
             ``.hea`` or ``.dat``), ``.csv``, ``.tsv``, ``.npy``, ``.npz``, ``.edf``, ``.bdf`` or
             ``.dcm`` (the last three need ``esi-fast[io]``). A table has a column a lead.
-        fs: rate in Hz: of an array, and of a file that does not say it.
+        fs: rate in Hz, 10 to 100,000: of an array, and of a file that does not say it.
         leads: names of the signals in their order. By default the file's names; of an array, and
             of a table without names, the standard twelve in standard order.
         unit: ``"mV"`` or ``"uV"`` (or V, nV) of an array or a table; mV by default. Integers need
@@ -91,13 +92,13 @@ def read_ecg(
         FileNotFoundError: no such file.
         ModuleNotFoundError: the package that reads the format is not installed.
         ValueError: the format is not known or damaged; rate or unit are missing, or contradict the
-            file; a name given is no lead, or no signal is one; the axes cannot be told apart; the
-            voltages are implausible for a unit that was not stated.
+            file; the rate is none of an ECG; a name given is no lead, or no signal is one; the axes
+            cannot be told apart; the voltages are implausible for a unit that was not stated.
     """
     if isinstance(leads, str):
         raise ValueError(f"leads is the text {leads!r}: give a sequence of names, [{leads!r}]")
-    if fs is not None and not 0 < fs < float("inf"):
-        raise ValueError(f"fs must be a positive rate in Hz, got {fs}")
+    if fs is not None and not _LOWEST_RATE <= fs <= _HIGHEST_RATE:
+        raise ValueError(f"fs must be in {_LOWEST_RATE:g}..{_HIGHEST_RATE:g} Hz, got {fs}")
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), fs, leads, unit)
     if isinstance(source, RecordLike):
@@ -180,7 +181,8 @@ def _from_table(
             f"{where} holds {array.dtype}, hardly millivolts: say unit='uV', or scale it to mV"
         )
     names = _checked_names(leads or table.names or STANDARD_LEADS, None, where)
-    rate = _rate(table.fs, fs, where)
+    hint = ": its times must be in seconds" if table.has_columns else ""
+    rate = _rate(table.fs, fs, where, hint)
     signal = _leads_first(array, names, where, has_columns=table.has_columns)
     is_missing = signal == _MISSING_INT16 if array.dtype == np.int16 else None
     signal = signal * millivolts_per_unit(stated or "mV")
@@ -303,11 +305,11 @@ def limb_leads(
     return found
 
 
-def _rate(stated: float | None, given: float | None, where: str) -> float:
+def _rate(stated: float | None, given: float | None, where: str, hint: str = "") -> float:
     if stated is None and given is None:
         raise ValueError(f"{where} does not say its rate: give fs= in Hz")
-    if stated is not None and not 0 < stated < float("inf"):
-        raise ValueError(f"{where} says a rate of {stated} Hz, which is none")
+    if stated is not None and not _LOWEST_RATE <= stated <= _HIGHEST_RATE:
+        raise ValueError(f"{where} says {stated:g} Hz, which is no rate of an ECG{hint}")
     if stated is not None and given is not None and abs(stated - given) > 1e-3 * stated:
         raise ValueError(f"{where} is at {stated:g} Hz, not at {given:g} Hz")
     return float(stated if stated is not None else given or 0.0)
