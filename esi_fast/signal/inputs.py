@@ -79,8 +79,9 @@ def read_ecg(
             ``.hea`` or ``.dat``), ``.csv``, ``.tsv``, ``.npy``, ``.npz``, ``.edf``, ``.bdf`` or
             ``.dcm`` (the last three need ``esi-fast[io]``). A table has a column a lead.
         fs: rate in Hz, 10 to 100,000: of an array, and of a file that does not say it.
-        leads: names of the signals in their order. By default the file's names; of an array, and
-            of a table without names, the standard twelve in standard order.
+        leads: names of the signals in their order, where they have none or some that are no leads;
+            a signal that is named as a lead stays that lead. By default the names they have; of an
+            array, and of a table without names, the standard twelve in standard order.
         unit: ``"mV"`` or ``"uV"`` (or V, nV) of an array or a table; mV by default. Integers need
             it: they are hardly millivolts. -32768 of int16 is a missing sample.
 
@@ -92,8 +93,9 @@ def read_ecg(
         FileNotFoundError: no such file.
         ModuleNotFoundError: the package that reads the format is not installed.
         ValueError: the format is not known or damaged; rate or unit are missing, or contradict the
-            file; the rate is none of an ECG; a name given is no lead, or no signal is one; the axes
-            cannot be told apart; the voltages are implausible for a unit that was not stated.
+            file; the rate is none of an ECG; a name given is no lead or contradicts the signal's
+            own, or no signal is a lead; the axes cannot be told apart; the voltages are implausible
+            for a unit that was not stated.
     """
     if isinstance(leads, str):
         raise ValueError(f"leads is the text {leads!r}: give a sequence of names, [{leads!r}]")
@@ -103,9 +105,8 @@ def read_ecg(
         return _read_path(Path(source), fs, leads, unit)
     if isinstance(source, RecordLike):
         _refuse_unit(unit, "the record")
-        names = leads or getattr(source, "leads", None) or STANDARD_LEADS
-        if leads:
-            _checked_names(leads, len(source.signal), "the record")
+        own = getattr(source, "leads", None)
+        names = _given_names(leads, own, "the record") if leads else own or STANDARD_LEADS
         rate = _rate(source.fs, fs, "the record")
         record = _as_record(_as_array(source.signal), names, rate, "the record")
         comments = tuple(getattr(source, "comments", ()))
@@ -133,7 +134,9 @@ def _read_path(
         else:
             _refuse_unit(unit, str(path))
             signal, names, stated = _RECORDINGS[suffix](path)
-            record = _as_record(signal, leads or names, _rate(stated, fs, str(path)), str(path))
+            if leads:
+                names = _given_names(leads, names, str(path))
+            record = _as_record(signal, names, _rate(stated, fs, str(path)), str(path))
         return replace(record, path=str(path))
     stem = str(path.with_suffix("") if suffix in _WFDB_SUFFIXES else path)
     if suffix not in _WFDB_SUFFIXES and not Path(f"{stem}.hea").is_file():
@@ -147,7 +150,7 @@ def _read_path(
 def _from_wfdb(stem: str, fs: float | None, leads: Sequence[str] | None) -> ECGRecord:
     try:
         stored = read_stored(stem, verify=True, strict=False)
-        names = _checked_names(leads, len(stored.names), stem) if leads else stored.names
+        names = _given_names(leads, stored.names, stem) if leads else stored.names
         known = [row for row, name in enumerate(names) if canonical_lead(name)]
         signal = stored.millivolts(known, None)
     except _core.RecordError as error:
@@ -180,7 +183,7 @@ def _from_table(
         raise ValueError(
             f"{where} holds {array.dtype}, hardly millivolts: say unit='uV', or scale it to mV"
         )
-    names = _checked_names(leads or table.names or STANDARD_LEADS, None, where)
+    names = _given_names(leads or table.names or STANDARD_LEADS, table.names, where)
     hint = ": its times must be in seconds" if table.has_columns else ""
     rate = _rate(table.fs, fs, where, hint)
     signal = _leads_first(array, names, where, has_columns=table.has_columns)
@@ -218,16 +221,26 @@ def _leads_first(
     return wide if first else np.ascontiguousarray(wide.T)
 
 
-def _checked_names(names: Sequence[str], num_signals: int | None, where: str) -> tuple[str, ...]:
-    """Names that somebody gave: each is one of the twelve."""
+def _given_names(names: Sequence[str], own: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """Names that somebody gave to signals: each is a lead, and no signal is another by its own."""
     unknown = [name for name in names if canonical_lead(name) is None]
     if unknown:
         raise ValueError(
             f"{where}: {', '.join(map(repr, unknown))} is no lead; known are "
             f"{', '.join(STANDARD_LEADS)}"
         )
-    if num_signals is not None and len(names) != num_signals:
-        raise ValueError(f"{len(names)} leads are named, {where} has {num_signals} signals")
+    if own is None:
+        return tuple(names)
+    if len(names) != len(own):
+        raise ValueError(
+            f"{len(names)} leads are named, {where} has {len(own)} signals ({', '.join(own)})"
+        )
+    own_leads, leads = map(canonical_lead, own), map(canonical_lead, names)
+    if any(lead and lead != given for lead, given in zip(own_leads, leads, strict=True)):
+        raise ValueError(
+            f"{where} names its signals {', '.join(own)}, not {', '.join(names)}; leads= is for "
+            "signals that have no names, or names that are no leads"
+        )
     return tuple(names)
 
 
