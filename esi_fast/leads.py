@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 STANDARD_LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -22,18 +23,27 @@ _BY_FOLDED_NAME = {lead.casefold(): lead for lead in STANDARD_LEADS} | {
 # U+00B5 (micro sign) casefolds to U+03BC (Greek mu), so one entry serves both spellings.
 _MILLIVOLTS_PER_UNIT = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "\u03bcv": 1e-3, "nv": 1e-6}
 
+# Of "Lead I" and "MDC_ECG_LEAD_I" (IEEE 11073), and of "I (mV)".
+_PREFIX = re.compile(r"(?:(?:mdc|ecg|lead)[ _-]*)+")
+_UNIT_IN_NAME = re.compile(r"\s*[\[(]([mun\u03bc]?v)[\])]\s*$", re.IGNORECASE)
+
 
 def canonical_lead(name: str) -> str | None:
     """The standard spelling of a lead name, or None if it is not one of the twelve.
 
-    Case, surrounding blanks and a leading "lead" or "ecg" are ignored: ``"AVR"``, ``"avr"`` and
-    ``"Lead aVR"`` are all ``"aVR"``.
+    Case, surrounding blanks, a leading "lead", "ecg" or "mdc" and a unit in brackets are ignored:
+    ``"AVR"``, ``"Lead aVR"``, ``"MDC_ECG_LEAD_AVR"`` and ``"avr [uV]"`` are all ``"aVR"``.
     """
-    folded = name.strip().casefold()
-    for prefix in ("lead", "ecg"):
-        if folded.startswith(prefix):
-            folded = folded[len(prefix) :].lstrip(" _-")
+    folded = _UNIT_IN_NAME.sub("", name).strip().casefold()
+    if prefix := _PREFIX.match(folded):
+        folded = folded[prefix.end() :]
     return _BY_FOLDED_NAME.get(folded)
+
+
+def unit_in_name(name: str) -> str | None:
+    """The voltage unit in brackets that ends a name, ``"uV"`` of ``"I (uV)"``, or None."""
+    found = _UNIT_IN_NAME.search(name)
+    return found[1] if found else None
 
 
 def lead_indices(names: Sequence[str], wanted: Sequence[str] = STANDARD_LEADS) -> list[int]:

@@ -337,7 +337,7 @@ def test_units_are_not_guessed(ecg: np.ndarray) -> None:
         ("", "is empty"),
         ("I,II\n1,2\n3\n", "line 3: 1 cells, the first line has 2"),
         ("I,II\n1,x\n", "line 2: 'x' is no number"),
-        ("I,heart\n1,2\n", "'heart' is no lead; known are"),
+        ("heart,x\n1,2\n", r"none of its signals \(heart, x\) is a lead; name them by leads="),
         ("time,I\n0,1\n0.1,1\n0.5,1\n", "the steps of column 'time' differ"),
         ("time,I\n1,1\n1,1\n", "no rising times"),
         ("time,I\n0,1\n2,1\n4,1\n", "0.5 Hz, which is no rate of an ECG: its times must be in sec"),

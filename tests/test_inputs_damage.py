@@ -202,3 +202,10 @@ def test_edf_with_changed_bytes(edf: Path) -> None:
     flip_bytes(edf, seed=3)
     edf.write_bytes(edf.read_bytes()[:300])
     refused(edf, "cannot be read as")
+
+
+def test_csv_with_changed_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "ecg.csv"
+    rows = [f"{at / 250},{one:.3f},{two:.3f}" for at, (one, two) in enumerate(ECG[:2].T)]
+    path.write_text("\n".join(["time,I,II", *rows]))
+    flip_bytes(path, seed=4)

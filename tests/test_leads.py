@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from esi_fast.leads import STANDARD_LEADS, canonical_lead, lead_indices, millivolts_per_unit
+from esi_fast.leads import (
+    STANDARD_LEADS,
+    canonical_lead,
+    lead_indices,
+    millivolts_per_unit,
+    unit_in_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +24,12 @@ from esi_fast.leads import STANDARD_LEADS, canonical_lead, lead_indices, millivo
         ("v6", "V6"),
         ("i", "I"),
         ("DIII", "III"),
+        ("MDC_ECG_LEAD_I", "I"),
+        ("MDC_ECG_LEAD_AVR", "aVR"),
+        ("I (mV)", "I"),
+        ("Lead V1 [\u00b5V]", "V1"),
+        ("I (mmHg)", None),
+        ("ECG", None),
         ("PLETH", None),
         ("V7", None),
         ("", None),
@@ -25,6 +37,11 @@ from esi_fast.leads import STANDARD_LEADS, canonical_lead, lead_indices, millivo
 )
 def test_names_are_matched_whatever_their_spelling(name: str, lead: str | None) -> None:
     assert canonical_lead(name) == lead
+
+
+def test_a_unit_in_a_name() -> None:
+    found = [unit_in_name(name) for name in ("I (mV)", "EEG 1[\u00b5V] ", "Resp (L)", "V")]
+    assert found == ["mV", "\u00b5V", None, None]
 
 
 def test_mimic_order_is_mapped_by_name() -> None:

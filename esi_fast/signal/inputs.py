@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.leads import STANDARD_LEADS, canonical_lead, millivolts_per_unit
+from esi_fast.leads import STANDARD_LEADS, canonical_lead, millivolts_per_unit, unit_in_name
 from esi_fast.signal.dicom import read_dicom
 from esi_fast.signal.edf import read_edf
 from esi_fast.signal.record_batch import _HIGHEST_RATE, _LOWEST_RATE
@@ -70,8 +70,9 @@ def read_ecg(
 
     Leads are matched by name, in any order and usual spelling. One that was not recorded is NaN
     throughout; but where two of the six limb leads were recorded, the others are computed from
-    them (exact identities; NaN where one of the two is). A recorded lead is never replaced. The
-    record's ``status`` says what was computed, left out and not recorded.
+    them (exact identities; NaN where one of the two is). A recorded lead is never replaced. What
+    the source calls by no lead's name is left out. The record's ``status`` says what was computed,
+    left out and not recorded.
 
     Args:
         source: a record (``.signal``, ``.fs``, ``.leads``); an array or a tensor, ``(leads,
@@ -82,8 +83,9 @@ def read_ecg(
         leads: names of the signals in their order, where they have none or some that are no leads;
             a signal that is named as a lead stays that lead. By default the names they have; of an
             array, and of a table without names, the standard twelve in standard order.
-        unit: ``"mV"`` or ``"uV"`` (or V, nV) of an array or a table; mV by default. Integers need
-            it: they are hardly millivolts. -32768 of int16 is a missing sample.
+        unit: ``"mV"`` or ``"uV"`` (or V, nV) of an array or a table; by default that in the names
+            of a table's leads, as ``I (uV)``, or mV. Integers need it: they are hardly millivolts.
+            -32768 of int16 is a missing sample.
 
     Returns:
         ``signal`` is ``(12, T)`` float32; ``digital`` are the signals that were read (WFDB: as
@@ -107,6 +109,7 @@ def read_ecg(
         _refuse_unit(unit, "the record")
         own = getattr(source, "leads", None)
         names = _given_names(leads, own, "the record") if leads else own or STANDARD_LEADS
+        _stated_unit("mV", names, None, "the record")
         rate = _rate(source.fs, fs, "the record")
         record = _as_record(_as_array(source.signal), names, rate, "the record")
         comments = tuple(getattr(source, "comments", ()))
@@ -176,24 +179,39 @@ def _from_table(
     array = table.array
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{where} holds {array.dtype}, not numbers")
-    stated = table.unit or unit
-    if table.unit and unit and millivolts_per_unit(table.unit) != millivolts_per_unit(unit):
-        raise ValueError(f"{where} is in {table.unit}, not in {unit}")
+    own = table.names or leads or STANDARD_LEADS
+    names = _given_names(leads, table.names, where) if leads else own
+    known = [row for row, name in enumerate(names) if canonical_lead(name)]
+    stated = _stated_unit(table.unit, [own[row] for row in known], unit, where)
     if stated is None and array.dtype.kind != "f":
         raise ValueError(
             f"{where} holds {array.dtype}, hardly millivolts: say unit='uV', or scale it to mV"
         )
-    names = _given_names(leads or table.names or STANDARD_LEADS, table.names, where)
     hint = ": its times must be in seconds" if table.has_columns else ""
     rate = _rate(table.fs, fs, where, hint)
-    signal = _leads_first(array, names, where, has_columns=table.has_columns)
+    signal = _leads_first(array, names, where, has_columns=table.has_columns)[known]
     is_missing = signal == _MISSING_INT16 if array.dtype == np.int16 else None
     signal = signal * millivolts_per_unit(stated or "mV")
     if is_missing is not None:
         signal[is_missing] = np.nan
     if stated is None:
         _refuse_implausible(signal, where)
-    return _as_record(signal, names, rate, where)
+    all_names = [name or "a nameless column" for name in (*names, *table.left_out)]
+    return _as_record(signal, [names[row] for row in known], rate, where, all_names)
+
+
+def _stated_unit(
+    own: str | None, names: Sequence[str], given: str | None, where: str
+) -> str | None:
+    """The one unit that the file, the names of its leads and who reads it state; None if none."""
+    in_names = [unit_in_name(name) for name in names]
+    units = [unit for unit in (own, *in_names, given) if unit]
+    for other in units[1:]:
+        if millivolts_per_unit(other) != millivolts_per_unit(units[0]):
+            raise ValueError(f"{where} is in {units[0]}, not in {other}")
+    if units and None in in_names and not (own or given):
+        raise ValueError(f"{where} has a unit for some of its leads only: give unit={units[0]!r}")
+    return units[0] if units else None
 
 
 def _leads_first(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.leads import millivolts_per_unit
+from esi_fast.leads import canonical_lead, millivolts_per_unit
 
-_TIME_IN_SECONDS = ("time", "t", "time_s", "time (s)", "seconds")
+# "Time [s]", "time_s" and the like, by their words.
+_TIME_IN_SECONDS = ("time", "t", "time s", "t s", "time sec", "time seconds", "sec", "seconds")
 # Steps of a column of time may differ by the rounding of its text.
 _UNEQUAL_STEP, _UNEQUAL_RATE = 0.1, 1e-3
 _ARRAY_NAMES = ("signal", "fs", "leads", "unit")
@@ -26,6 +28,7 @@ class Table(NamedTuple):
         fs: Hz.
         unit: of the voltages.
         has_columns: whether each column is known to be a lead.
+        left_out: names of columns of text.
     """
 
     array: npt.NDArray[Any]
@@ -33,18 +36,21 @@ class Table(NamedTuple):
     fs: float | None = None
     unit: str | None = None
     has_columns: bool = False
+    left_out: tuple[str, ...] = ()
 
 
 def read_text_table(path: Path) -> Table:
     """A ``.csv`` (comma or semicolon) or ``.tsv``: a column a lead, a row a sample.
 
     The first line names the columns, or there are no names. An empty cell and ``nan`` are missing
-    samples. A column of time in seconds (``time``, ``t``, ``seconds``) tells the rate; a nameless
-    first column that counts the rows is left out.
+    samples. A column of time in seconds (``time``, ``t [s]``, ``seconds``) tells the rate. Left out
+    are a nameless first column that counts the rows, a nameless one that is empty, and columns that
+    hold text and are no lead by their name.
 
     Raises:
-        ValueError: a row has another number of cells than the first, a cell is no number, or the
-            steps of time differ.
+        FileNotFoundError: no such file.
+        ValueError: a row has another number of cells than the first, a cell of a lead is no number,
+            or the steps of time differ.
     """
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         first = file.readline()
@@ -61,18 +67,27 @@ def read_text_table(path: Path) -> Table:
     names: tuple[str, ...] | None = None
     if not all(_is_number(cell) for cell in rows[0][1]):
         names = tuple(cell.strip() for cell in rows.pop(0)[1])
-    values = np.empty((len(rows), width))
-    for at, (line, row) in enumerate(rows):
+    for line, row in rows:
         if len(row) != width:
             raise ValueError(f"{path}, line {line}: {len(row)} cells, the first line has {width}")
+    kept = [
+        at
+        for at in range(width)
+        if names is None or canonical_lead(names[at]) or all(_is_number(row[at]) for _, row in rows)
+    ]
+    values = np.empty((len(rows), len(kept)))
+    for at, (line, row) in enumerate(rows):
+        cells = [row[column] for column in kept]
         try:
-            values[at] = [float(cell) if cell.strip() else np.nan for cell in row]
+            values[at] = [float(cell) if cell.strip() else np.nan for cell in cells]
         except ValueError:
-            bad = next(cell for cell in row if not _is_number(cell))
+            bad = next(cell for cell in cells if not _is_number(cell))
             raise ValueError(f"{path}, line {line}: {bad[:40]!r} is no number") from None
     if names is None:
         return Table(values)
-    return _without_time(path, values, names)
+    left_out = tuple(names[at] for at in range(width) if at not in kept)
+    table = _without_time(path, values, tuple(names[at] for at in kept))
+    return table._replace(left_out=left_out)
 
 
 def _is_number(cell: str) -> bool:
@@ -88,9 +103,10 @@ def _without_time(path: Path, values: npt.NDArray[np.float64], names: tuple[str,
     kept = list(range(len(names)))
     for at, name in enumerate(names):
         column = values[:, at]
-        if at == 0 and not name and np.array_equal(column, np.arange(len(column))):
+        counts_rows = at == 0 and np.array_equal(column, np.arange(len(column)))
+        if not name and (counts_rows or np.isnan(column).all()):
             kept.remove(at)
-        elif name.casefold() in _TIME_IN_SECONDS:
+        elif " ".join(re.findall(r"\w+", name.casefold().replace("_", " "))) in _TIME_IN_SECONDS:
             kept.remove(at)
             fs = _rate_of(path, name, column)
     return Table(values[:, kept], tuple(names[at] for at in kept), fs, has_columns=True)
