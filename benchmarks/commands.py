@@ -125,7 +125,7 @@ def run_learning(args: argparse.Namespace, command: str) -> None:
     ):
         work = args.work or Path(passing)
         work.mkdir(parents=True, exist_ok=True)
-        rows = [figure.as_row() for figure in learning.measure(work, size, show)]
+        rows = [figure.as_row() for figure in learning.measure(work, size, show, args.probe)]
     _print(header)
     _print_rows(rows)
     _write(args, header, rows)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,21 +217,52 @@ class Held:
         return int(hits.sum()), int(is_word_BN.sum())
 
 
-def measure(work: Path, size: Size, progress: Progress) -> list[Figure]:
-    """All of it, in a folder; what an earlier call finished there is taken up."""
+def probe(work: Path, model: Path, shards: Path) -> list[Figure]:
+    """How far the linear probe of the model is above that of random encoders, on other shards."""
+    out = work / f"probe-{shards.name}"
+    resume = ("--resume",) if out.exists() else ()
+    _run(
+        "evaluate", model, "--dataset", "shards", "--root", shards, "--task", "probe",
+        "--out", out, *resume,
+    )  # fmt: skip
+    task: dict[str, Any] = json.loads((out / "report.json").read_text())["tasks"]["probe"]
+    return [
+        Figure(
+            f"linear probe, macro AUROC above that of {other}", shards.name, task["records"],
+            comparison["differences"]["auroc"]["value"],
+            task["contenders"][other]["macro"]["auroc"]["value"], f"{other} itself",
+            comparison["differences"]["auroc"]["low"], comparison["differences"]["auroc"]["high"],
+        )
+        for other, comparison in task["comparisons"].items()
+    ]  # fmt: skip
+
+
+def measure(
+    work: Path, size: Size, progress: Progress, probed: Sequence[Path] = ()
+) -> list[Figure]:
+    """All of it, in a folder; what an earlier call finished there is taken up.
+
+    Args:
+        work: the folder.
+        size: how much to do.
+        progress: called with how many of how many stages are done.
+        probed: shard folders of other recordings, whose labels probes of the model learn.
+    """
     num_parts = 3 + 2 * size.pooling_seeds
     progress(0, num_parts)
     shards = build_shards(work, size.num_records)
     progress(1, num_parts)
-    figures = score(work, train(work, "model", shards, size.epochs), shards, size)
+    model = train(work, "model", shards, size.epochs)
+    figures = score(work, model, shards, size)
+    figures += [figure for other in probed for figure in probe(work, model, other)]
     progress(2, num_parts)
     done = 2
     for seed in range(size.pooling_seeds):
         for pooling in ("attention", "mean"):
             name = f"{pooling} pooling, seed {seed}"
             options = ("--model.pooling", pooling, "--train.seed", seed)
-            model = train(work, f"{pooling}-{seed}", shards, size.pooling_epochs, *options)
-            figure = zero_shot(work, f"{pooling}-{seed}", model, shards)
+            pooled = train(work, f"{pooling}-{seed}", shards, size.pooling_epochs, *options)
+            figure = zero_shot(work, f"{pooling}-{seed}", pooled, shards)
             figure.work = f"{name}, {size.pooling_epochs:g} epochs"
             figures.append(figure)
             done += 1

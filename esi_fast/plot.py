@@ -117,7 +117,10 @@ def plot_ecg(
             f"the measurements are at {measurements.fs:g} Hz and the record at {fs:g} Hz, so their "
             "samples differ: plot the record that was measured, or measure this one"
         )
-    row_of_lead = {canonical_lead(name): row for row, name in enumerate(record.leads)}
+    known = [canonical_lead(name) for name in record.leads]
+    row_of_lead = {lead: row for row, lead in enumerate(known) if lead is not None}
+    if len(row_of_lead) < len(known) - known.count(None):
+        raise ValueError(f"a lead occurs twice among {', '.join(record.leads)}")
 
     page = Page(layout, rhythm, speed, gain, theme)
     page.draw_grid()

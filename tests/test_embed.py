@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wfdb
 from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, make_tree
 from test_search import PlantedESI, planted_model, unit_of
 
 from esi_fast.data.shard_set import ShardSet
+from esi_fast.leads import STANDARD_LEADS
 from esi_fast.search import embed
 from esi_fast.search.embed import embed_source, job_settings
 from esi_fast.search.embedding_file import beside, write_embeddings
 from esi_fast.search.parts import JOURNAL, Parts
 from esi_fast.search.sources import RecordSource, ShardSource, Source, open_source
+from esi_fast.signal.inputs import read_ecg
+from esi_fast.signal.record_batch import read_records
 
 NUM_RECORDS = 22
 
@@ -85,6 +89,37 @@ def test_every_record_has_its_own_embedding(
         assert {line["subject_id"] for line in lines} == {f"p{n}" for n in range(NUM_RECORDS // 2)}
 
 
+def test_records_and_shards_with_some_leads_are_read_as_a_query_is(
+    tree: Tree, tmp_path: Path
+) -> None:
+    records, fs = tmp_path / "records", 500.0
+    records.mkdir()
+    whole = read_records([tree.entries[0].path, tree.entries[1].path], fs=fs).signal
+    for name, leads in (("limb", ("I", "II", "V5")), ("chest", ("V1", "V2"))):
+        rows = [STANDARD_LEADS.index(lead) for lead in leads]
+        wfdb.wrsamp(
+            name, fs=fs, units=["mV"] * len(leads), sig_name=list(leads),
+            p_signal=whole[0, rows].T.astype(np.float64), fmt=["16"] * len(leads),
+            adc_gain=[1000.0] * len(leads), baseline=[0] * len(leads), write_dir=str(records),
+        )  # fmt: skip
+    source = open_source(records, fs, NUM_SAMPLES)
+    signals, errors = source.read([*source])
+    assert errors == ["", ""]
+    by_name = {row.key: signal for row, signal in zip(source, signals, strict=True)}
+    for name, signal in by_name.items():
+        wanted = read_ecg(records / name).signal
+        np.testing.assert_array_equal(signal[:, : wanted.shape[1]], wanted)
+    assert np.isfinite(by_name["limb"][2]).all()  # III, computed
+    assert np.isnan(by_name["chest"][:6]).all()
+    build(tree, tmp_path / "shards", **SETTINGS | {"leads": ("I", "II", "V5")})
+    stored = open_source(tmp_path / "shards", fs, NUM_SAMPLES)
+    rows = [*stored][:4]
+    for signal in stored.read(rows)[0]:
+        two = signal[[0, 1, 10]]
+        wanted = read_ecg(two, fs=fs, leads=["I", "II", "V5"], unit="mV").signal
+        np.testing.assert_allclose(signal, wanted, atol=1e-6)
+
+
 def test_rates_lengths_and_leads_are_brought_to_the_models(tree: Tree, tmp_path: Path) -> None:
     build(tree, tmp_path / "limb", **SETTINGS | {"leads": ("I", "II", "V5")})
     for root in (tree.root, tmp_path / "limb"):
@@ -94,7 +129,8 @@ def test_rates_lengths_and_leads_are_brought_to_the_models(tree: Tree, tmp_path:
             assert errors == ["", "", ""]
             assert signals.shape == (3, 12, num_samples)
             assert signals.dtype == np.float32
-            recorded = [0, 1, 10] if root != tree.root else range(12)
+            # Of shards with two limb leads the other four are computed, as of a query like them.
+            recorded = [*range(6), 10] if root != tree.root else range(12)
             for lead in range(12):
                 missing = np.isnan(signals[:, lead]).all(axis=0)
                 assert missing.tolist() == [
@@ -281,6 +317,8 @@ def test_files_hold_what_was_embedded(
     with Parts(tmp_path / "parts", {}, resume=False) as parts:
         embed_source(model, source, parts, batch_size=4, dtype=dtype)
         write_embeddings(parts, out, dtype=dtype, dimension=12, about={"model": "planted"})
+    with pytest.raises(FileExistsError, match="has appeared meanwhile"):
+        write_embeddings(parts, out, dtype=dtype, dimension=12, about={})
     lines = [line for part in parts.lines() for line in part]
     if suffix == ".parquet":
         pq = pytest.importorskip("pyarrow.parquet")

@@ -181,6 +181,7 @@ def test_the_title_is_the_records_name_by_default():
         (Record(np.zeros((12, 10, 1))), r"not \(leads, samples\)"),
         (Record(np.zeros((3, 10))), "of 12 leads"),
         (Record(flat(), fs=0.0), "fs must be positive"),
+        (Record(np.zeros((2, 10)), leads=("I", "lead I")), "a lead occurs twice among I, lead I"),
     ],
 )
 def test_a_malformed_record_is_refused(record, message):

@@ -296,7 +296,9 @@ def test_what_a_task_notes_of_its_contenders_is_a_table_of_the_report() -> None:
                 "random-0": {"c": 10.0, "scaled": False, "class_weight": "balanced"},
             },
             "prompts": {"AFIB": ["Atrial fibrillation.", "AF."]},
-            "distinct_captions": {"model": 4, "shuffled": 9},
+            "finetuned": {"mode": "full", "training": {"lr": 0.001}, "train_loss": [0.5, 0.4]},
+            "measurements": {"seed": 0, "trees": {"AFIB": 12}},
+            "empty": {},
         }
     }
     assert detail_lines(task) == ["seed: 3; largest concept key: 7."]
@@ -306,6 +308,13 @@ def test_what_a_task_notes_of_its_contenders_is_a_table_of_the_report() -> None:
             (("model", "0.1", "yes", ""), ("random-0", "10", "no", "balanced")),
         ),
         Table(("prompts", ""), (("AFIB", "Atrial fibrillation. | AF."),)),
-        Table(("", "model", "shuffled"), (("distinct captions", "4", "9"),)),
+        Table(
+            ("", "mode", "lr", "seed", "AFIB"),
+            (
+                ("finetuned", "full", "0.001", "", ""),
+                ("measurements", "", "", "0", "12"),
+                ("empty", "", "", "", ""),
+            ),
+        ),
     )
     assert detail_tables({"details": {"seed": 3}}) == ()

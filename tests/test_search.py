@@ -326,6 +326,8 @@ def test_a_build_that_is_killed_goes_on(
     assert sum(done) >= left
     assert sum(batches) == NUM_RECORDS - left, "what was finished is not made again"
     assert answers(index) == answers(EcgIndex.load(built, model=model))
+    (tmp_path / ".index.parts").mkdir()  # as a build leaves it that is killed after its last step
+    EcgIndex.build(model, shards, out, resume=True, **arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
     for name in (storage.VECTORS, storage.GRAPH, *FILES):
         assert (out / name).read_bytes() == (built / name).read_bytes()

@@ -140,7 +140,7 @@ def test_usage_is_refused(root: Path, story: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             tool(root, *arguments)
-    with pytest.raises(ValueError, match="device 'gpu' is none"):
+    with pytest.raises(ValueError, match="device 'gpu' cannot be used"):
         tool(root, model, shards, "--out", tmp_path / "y.npy", "--device", "gpu")
     with pytest.raises(FileNotFoundError, match="not an exported model"):
         tool(root, shards, shards, "--out", tmp_path / "y.npy")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from shard_tree import REPORTS, SETTINGS, Tree, build, make_tree
 from test_search import planted_model
@@ -177,12 +178,14 @@ def test_usage_is_refused(root: Path, story: Path, tmp_path: Path) -> None:
 
 def test_failures_are_one_line(root: Path, story: Path, tmp_path: Path) -> None:
     planted_model(1).save_pretrained(tmp_path / "other")
+    np.save(tmp_path / "ecg.npy", np.ones((2, 1000), np.float32))
     for arguments, message in (
         ((tmp_path, "x"), "holds no index of ECGs"),
         ((story / "index", "x", "--model", tmp_path / "other"), "cannot be compared with those of"),
         ((story / "index", "--key", "k999"), "no record 'k999'"),
         ((story / "index", "--record", tmp_path / "absent"), "absent"),
         ((story / "index", "x", "--statement", "unicorn"), "unicorn"),
+        ((story / "index", "--record", tmp_path / "ecg.npy"), "does not say its rate"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             tool(root, "query", *arguments)
@@ -210,3 +213,20 @@ def test_the_tool_knows_what_the_package_knows(root: Path) -> None:
     """The tool repeats the names, so that --help need not load the package."""
     names = runpy.run_path(str(root / "tools/search"))
     assert (names["SPLITS"], names["SEXES"]) == (SPLITS, SEXES)
+
+
+def test_a_record_may_need_its_rate_leads_and_unit(
+    root: Path, story: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "ecg.csv"
+    rows = ["1000,0", "500,250"] * 300
+    table.write_text("\n".join(rows))
+    flags = ("--fs", 500, "--leads", "V1, V2", "--unit", "uV", "-k", 1, "--json")
+    tool(root, "query", story / "index", "--record", table, *flags)
+    found = json.loads(capsys.readouterr().out)
+    index = EcgIndex.load(story / "index")
+    signal = np.array([row.split(",") for row in rows], np.float64).T / 1000
+    (wanted,) = index.query_ecg(signal, 1, fs=500, leads=["V1", "V2"])
+    assert (found["key"], found["score"]) == (wanted.key, pytest.approx(wanted.score))
+    with pytest.raises(UsageError, match="are of --record"):
+        tool(root, "query", story / "index", "text", "--fs", 500)

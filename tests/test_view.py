@@ -22,6 +22,7 @@ from esi_fast.cqa.concepts import concepts, split_concept
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.search import EcgIndex
 from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.inputs import read_ecg
 from esi_fast.signal.measurements import Measurements
 from esi_fast.signal.records import read_record
 from esi_fast.signal.simulate_tree import write_tree
@@ -170,6 +171,12 @@ def test_findings_are_what_the_model_scores(record_path: Path, contrast: str):
     assert found.caption == model.caption(model.preprocess(record)[None])[0]
     assert found.seen.startswith("The model saw 10 s at 100 Hz")
     assert found.measurements.heart_rate == measure_record(record).measurements.heart_rate
+
+
+def test_a_recording_without_a_sample_is_not_described(describer: Describer):
+    nothing = read_ecg(np.full((12, 1000), np.nan, np.float32), fs=100, unit="mV")
+    with pytest.raises(ValueError, match="every sample that the model would see is missing"):
+        describer.describe(nothing)
 
 
 def test_every_finding_is_in_the_concept_table():

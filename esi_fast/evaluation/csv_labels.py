@@ -76,7 +76,8 @@ class CsvLabels:
             for label in label_names:
                 if row[label].strip() not in ("0", "1", "0.0", "1.0"):
                     raise ValueError(
-                        f"{path} has {label} {row[label]!r} in row {line}: labels are 0 or 1"
+                        f"{path} has {label} {row[label]!r} in row {line}: labels are 0 or 1 (what "
+                        f"is none is called {', '.join(_OTHERS)})"
                     )
         keys = [PurePosixPath(row["record"]).as_posix().removesuffix(".hea") for row in rows]
         if twice := [key for key, number in Counter(keys).items() if number > 1]:

@@ -20,13 +20,14 @@ def detail_tables(task: Mapping[str, Any]) -> tuple[Table, ...]:
     tables, rest = [], {}
     for name, value in task["details"].items():
         if isinstance(value, Mapping):
-            if any(isinstance(one, Mapping) for one in value.values()):
+            if value and all(isinstance(one, Mapping) for one in value.values()):
                 tables.append(_detail_table(name, value))
-            elif any(isinstance(one, list) for one in value.values()):
+            elif value and all(isinstance(one, list) for one in value.values()):
                 rows = {row: {"": " | ".join(map(str, one))} for row, one in value.items()}
                 tables.append(_detail_table(name, rows))
             else:
-                rest[name] = value
+                parts = [one for one in value.values() if isinstance(one, Mapping)]
+                rest[name] = {k: v for part in (value, *parts) for k, v in part.items()}
     return (*tables, *([_detail_table("", rest)] if rest else []))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,9 @@ def build_folder(
     settings = job_settings(source, identity.sha256, dtype)
     if out.exists():
         _mend(out, settings, threads, progress)
+        shutil.rmtree(_parts_of(out), ignore_errors=True)  # of a build killed after its last step
         return
-    with Parts(out.with_name(f".{out.name}.parts"), settings, resume=resume) as parts:
+    with Parts(_parts_of(out), settings, resume=resume) as parts:
         embed_source(
             model,
             source,
@@ -70,6 +72,10 @@ def build_folder(
         storage.seal(temporary, meta)
         storage.put_in_place(temporary, out)
         parts.remove()
+
+
+def _parts_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
 
 
 def _mend(folder: Path, settings: dict[str, Any], threads: int, progress: StageProgress) -> None:

@@ -44,7 +44,10 @@ def write_embeddings(
     Raises:
         ModuleNotFoundError: ``.parquet``, and pyarrow is not installed.
         ValueError: another suffix.
+        FileExistsError: ``out`` is there, perhaps since a moment ago; the parts are kept.
     """
+    if out.exists():
+        raise FileExistsError(f"{out} has appeared meanwhile: move it away, and --resume")
     if out.suffix not in SUFFIXES:
         raise ValueError(f"{out} must end in {' or '.join(SUFFIXES)}")
     rejected = [("key", "reason"), *parts.rejected]

@@ -64,7 +64,7 @@ def load_model(path: str | Path, device: str | None = None) -> ESI:
 
     Raises:
         FileNotFoundError: the folder is no exported model.
-        ValueError: its weights do not fit, or the device is unknown.
+        ValueError: its weights do not fit, or the device is unknown or not here.
     """
     import torch
 
@@ -73,7 +73,9 @@ def load_model(path: str | Path, device: str | None = None) -> ESI:
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device {device!r} is none of torch's; give cpu or cuda") from None
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:  # CPU builds of torch assert
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used: {reason}") from None
     model = ESI.from_pretrained(path)
     return model.to(where).eval()

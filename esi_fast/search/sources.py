@@ -13,6 +13,7 @@ from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
 from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.inputs import limb_leads
 
 Signals = npt.NDArray[np.float32]
 # What an index tells of a record beside its key, its patient and its split.
@@ -100,9 +101,24 @@ class RecordSource:
             adc_units_per_mv=self._catalogue.adc_units_per_mv,
         )
         signals[sound] = _fitted(batch.signal.astype(np.float32, copy=False), self._num_samples)
-        for at, error in zip(sound, batch.errors, strict=True):
+        for at, error, status in zip(sound, batch.errors, batch.status, strict=True):
             errors[at] = error
+            if status == "leads":
+                signals[at], errors[at] = self._read_some_leads(rows[at].where)
         return signals, errors
+
+    def _read_some_leads(self, path: Any) -> tuple[Signals, str]:
+        """A record that lacks leads, by the rules of `read_ecg`, and what is wrong or ""."""
+        from esi_fast.signal.inputs import read_ecg
+        from esi_fast.signal.resample import resample
+
+        missing = np.full((NUM_LEADS, self._num_samples), np.nan, np.float32)
+        try:
+            record = read_ecg(path)
+        except (ValueError, OSError) as error:
+            return missing, str(error)
+        signal = resample(record.signal, record.fs, self._fs).astype(np.float32)
+        return _fitted(signal[None], self._num_samples)[0], ""
 
     def line(self, row: Row) -> dict[str, Any]:
         """As `Source`."""
@@ -149,7 +165,7 @@ class ShardSource:
                 yield Row(shards.key(row), row, split=split)
 
     def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
-        """As `Source`; leads that are not stored are missing."""
+        """As `Source`; of leads that are not stored, the limb leads are computed if two are."""
         signals = np.full((len(rows), NUM_LEADS, self._num_samples), np.nan, np.float32)
         errors = [""] * len(rows)
         for split, shards in self._sets.items():
@@ -163,6 +179,9 @@ class ShardSource:
                 stored[position] = np.nan
             leads = [STANDARD_LEADS.index(lead) for lead in shards.leads]
             signals[np.ix_(places, leads)] = self._at_rate(stored, shards.fs)
+            if len(leads) < NUM_LEADS:
+                for at in places:
+                    _compute_limb_leads(signals[at], shards.leads)
         return signals, errors
 
     def line(self, row: Row) -> dict[str, Any]:
@@ -188,6 +207,13 @@ def open_source(root: Path, fs: float, num_samples: int) -> RecordSource | Shard
     if (root / INDEX_FILE).is_file():
         return ShardSource([root], fs, num_samples)
     return RecordSource(root, fs, num_samples)
+
+
+def _compute_limb_leads(signal_LT: npt.NDArray[np.float32], stored: Sequence[str]) -> None:
+    """Fill in what `read_ecg` would compute of a query like this."""
+    row_of = {lead: row for row, lead in enumerate(STANDARD_LEADS)}
+    for lead, samples in limb_leads({lead: signal_LT[row_of[lead]] for lead in stored}).items():
+        signal_LT[row_of[lead]] = samples
 
 
 def _fitted(signals: Signals, num_samples: int) -> Signals:

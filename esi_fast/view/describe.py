@@ -127,11 +127,14 @@ class Describer:
         """Measure the record, score the findings and let the model write its caption.
 
         Raises:
-            ValueError: the record is empty, has an impossible rate, or its embedding is not finite.
+            ValueError: the record is empty or without a sample, has an impossible rate, or its
+                embedding is not finite.
         """
         from esi_fast.evaluation.embed import unit_rows
 
         ecg_1LT = self.model.preprocess(record)[None]
+        if bool(ecg_1LT.isnan().all()):
+            raise ValueError("every sample that the model would see is missing")
         embedding_1D = unit_rows(self.model.encode_ecg(ecg_1LT).float().cpu().numpy())
         cosine_K = (embedding_1D @ self._prompts_KD.T)[0].astype(np.float64)
         bias = float(self.model.logit_bias.detach())

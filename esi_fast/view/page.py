@@ -169,7 +169,9 @@ def _list_label(num_listed: int, total: int) -> str:
 
 
 def bind(port: int) -> socket.socket:
-    """A socket on the loopback interface; port 0 takes any that is free.
+    """A socket on the loopback interface, which keeps callers waiting until the page is served.
+
+    Port 0 takes any that is free.
 
     Raises:
         OSError: the port is taken, or needs privileges.
@@ -178,6 +180,7 @@ def bind(port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((HOST, port))
+        bound.listen()
     except OSError as error:
         bound.close()
         raise OSError(
