@@ -29,7 +29,7 @@ from esi_fast.search.records import FILES
 
 FORMAT, VERSION = "esi_fast ECG index", 2
 # Chosen on embeddings with a trained model's spread: benchmarks/search.csv.
-GRAPH_SETTINGS = GraphSettings(m=16, ef_construction=200, ef=1536, kept=0.9998)
+GRAPH_SETTINGS = GraphSettings(m=16, ef_construction=500, ef=1024, kept=0.9998)
 _BUILT_WITH = {
     "m": GRAPH_SETTINGS.m,
     "ef_construction": GRAPH_SETTINGS.ef_construction,
