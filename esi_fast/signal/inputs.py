@@ -18,7 +18,7 @@ import numpy.typing as npt
 from esi_fast.leads import STANDARD_LEADS, canonical_lead, millivolts_per_unit, unit_in_name
 from esi_fast.signal.dicom import read_dicom
 from esi_fast.signal.edf import read_edf
-from esi_fast.signal.record_batch import _HIGHEST_RATE, _LOWEST_RATE
+from esi_fast.signal.record_batch import HIGHEST_RATE, LOWEST_RATE
 from esi_fast.signal.records import ECGRecord
 from esi_fast.signal.resample import _core
 from esi_fast.signal.tables import Table, read_numpy_file, read_text_table
@@ -101,8 +101,8 @@ def read_ecg(
     """
     if isinstance(leads, str):
         raise ValueError(f"leads is the text {leads!r}: give a sequence of names, [{leads!r}]")
-    if fs is not None and not _LOWEST_RATE <= fs <= _HIGHEST_RATE:
-        raise ValueError(f"fs must be in {_LOWEST_RATE:g}..{_HIGHEST_RATE:g} Hz, got {fs}")
+    if fs is not None and not LOWEST_RATE <= fs <= HIGHEST_RATE:
+        raise ValueError(f"fs must be in {LOWEST_RATE:g}..{HIGHEST_RATE:g} Hz, got {fs}")
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), fs, leads, unit)
     if isinstance(source, RecordLike):
@@ -339,7 +339,7 @@ def limb_leads(
 def _rate(stated: float | None, given: float | None, where: str, hint: str = "") -> float:
     if stated is None and given is None:
         raise ValueError(f"{where} does not say its rate: give fs= in Hz")
-    if stated is not None and not _LOWEST_RATE <= stated <= _HIGHEST_RATE:
+    if stated is not None and not LOWEST_RATE <= stated <= HIGHEST_RATE:
         raise ValueError(f"{where} says {stated:g} Hz, which is no rate of an ECG{hint}")
     if stated is not None and given is not None and abs(stated - given) > 1e-3 * stated:
         raise ValueError(f"{where} is at {stated:g} Hz, not at {given:g} Hz")

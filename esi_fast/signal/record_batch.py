@@ -28,7 +28,7 @@ MISSING_INT16 = -32768
 _MAX_MICROVOLT = 32767
 _PART = 1024  # records a call of the core
 # Rates that a header may choose for a whole batch, Hz.
-_LOWEST_RATE, _HIGHEST_RATE = 10.0, 100_000.0
+LOWEST_RATE, HIGHEST_RATE = 10.0, 100_000.0
 # A header that states an absurdly low rate must not make the whole batch long.
 _MOST_STRETCH = 32
 
@@ -282,7 +282,7 @@ class _Batch:
     def common_rate(self, sizes: dict[int, tuple[int, float]]) -> float:
         """The most frequent rate; NaN if there is none. Records at others fail and are dropped."""
         for index, (_, own_fs) in list(sizes.items()):
-            if not _LOWEST_RATE <= own_fs <= _HIGHEST_RATE:
+            if not LOWEST_RATE <= own_fs <= HIGHEST_RATE:
                 del sizes[index]
                 self.fail(index, "rate", f"{own_fs:g} Hz is no rate of an ECG: pass fs=")
         if not sizes:
