@@ -318,3 +318,14 @@ def test_what_a_task_notes_of_its_contenders_is_a_table_of_the_report() -> None:
         ),
     )
     assert detail_tables({"details": {"seed": 3}}) == ()
+
+
+def test_who_took_part_in_no_task_is_not_listed(tmp_path: Path, no_pictures: None) -> None:
+    write_evaluation(tmp_path, label_result())
+    context = json.loads((tmp_path / "evaluation.json").read_text())
+    context["contenders"]["absent"] = "somebody"
+    (tmp_path / "evaluation.json").write_text(json.dumps(context))
+    make_report(tmp_path, command="test")
+    text = (tmp_path / "report.md").read_text()
+    assert "| model |" in text
+    assert "somebody" not in text

@@ -35,7 +35,11 @@ def summary_section(report: Mapping[str, Any]) -> Section:
         *(_query_table(name, task) for name, task in of_kind["queries"].items()),
         *_figure_tables(of_kind["pairs"], "measures"),
     ]
-    contenders = Table(("contender", "what it is"), tuple(report["contenders"].items()))
+    took_part = {name for task in report["tasks"].values() for name in task["contenders"]}
+    contenders = Table(
+        ("contender", "what it is"),
+        tuple(row for row in report["contenders"].items() if row[0] in took_part),
+    )
     return Section(
         "Scores",
         (
