@@ -158,6 +158,21 @@ def test_the_searchs_figures_are_those_of_the_committed_run() -> None:
     assert f"The graph took {built:.0f} s of CPU time" in README
 
 
+def test_the_probes_figures_are_those_of_the_committed_run() -> None:
+    with (ROOT / "benchmarks" / "probe.csv").open() as file:
+        ours, rival, intervals = csv.DictReader(line for line in file if not line.startswith("#"))
+    cpu, wall, theirs, theirs_of_intervals = (
+        f"{float(row[column]):.0f}"
+        for row, column in (
+            (ours, "cpu_s"), (ours, "wall_s"), (rival, "cpu_s"), (intervals, "cpu_s")
+        )
+    )  # fmt: skip
+    text = " ".join(README.split())
+    assert f"grid: {cpu} s of CPU time, {wall} s on two cores; scikit-learn" in text
+    assert f"three of them: {theirs} s." in text
+    assert f"1,000 resamples: {theirs_of_intervals} s." in text
+
+
 def test_what_was_learned_is_what_the_committed_run_says() -> None:
     with (ROOT / "benchmarks" / "learning.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
