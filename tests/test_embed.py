@@ -120,6 +120,27 @@ def test_records_and_shards_with_some_leads_are_read_as_a_query_is(
         np.testing.assert_allclose(signal, wanted, atol=1e-6)
 
 
+def test_single_files_of_any_format_are_embedded_by_their_names(
+    model: PlantedESI, tmp_path: Path
+) -> None:
+    folder, rng = tmp_path / "files", np.random.default_rng(0)
+    (folder / "more").mkdir(parents=True)
+    signals = rng.normal(size=(2, 12, NUM_SAMPLES)).astype(np.float32)
+    for name, signal in zip(("a", "more/b"), signals, strict=True):
+        np.savez(folder / f"{name}.npz", signal=signal, fs=500.0)
+    np.save(folder / "no_rate.npy", signals[0])
+    source = open_source(folder, 500.0, NUM_SAMPLES)
+    parts = run_job(model, source, tmp_path / "parts")
+    found = embedded(parts)
+    assert set(found) == {"a.npz", "more/b.npz"}
+    for name, signal in zip(("a.npz", "more/b.npz"), signals, strict=True):
+        unit = signal[:, 0] / np.linalg.norm(signal[:, 0])
+        np.testing.assert_allclose(found[name], unit, atol=1e-6)
+    ((key, reason),) = parts.rejected
+    assert key == "no_rate.npy"
+    assert "does not say its rate" in reason
+
+
 def test_rates_lengths_and_leads_are_brought_to_the_models(tree: Tree, tmp_path: Path) -> None:
     build(tree, tmp_path / "limb", **SETTINGS | {"leads": ("I", "II", "V5")})
     for root in (tree.root, tmp_path / "limb"):
@@ -212,7 +233,7 @@ def test_nothing_embedded_is_an_error(model: PlantedESI, tree: Tree, tmp_path: P
     with pytest.raises(ValueError, match=r"no record has an embedding; the first, .*: gone"):
         run_job(model, source, tmp_path / "parts")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="give the folder that holds the recordings"):
+    with pytest.raises(ValueError, match="holds no recordings: neither shards, nor a database"):
         open_source(tmp_path / "empty", 500.0, NUM_SAMPLES)
     for options, message in (({"batch_size": 0}, "batch_size is 0"), ({"dtype": "int8"}, "int8")):
         with pytest.raises(ValueError, match=message):

@@ -30,11 +30,6 @@ DEFAULT_FOLDS: Mapping[str, tuple[int, ...]] = {
     "val": (9,),
     "test": (10,),
 }
-_TABLE_OF = {
-    "record_list.csv": "mimic-iv-ecg",
-    "ptbxl_database.csv": "ptb-xl",
-    "ludb.csv": "ludb",
-}
 # Shares of the patients where a dataset has no splits of its own.
 VAL_FRACTION, TEST_FRACTION = 0.1, 0.2
 
@@ -240,15 +235,11 @@ def _open_catalogue(
     return _assemble(name, source, parts, labels, patients_known=known, notes=notes)
 
 
-def layout_of(root: Path) -> str:
-    """Whose ids the records of a folder have: the database whose table is in it, else "wfdb"."""
-    return next((one for file, one in _TABLE_OF.items() if (root / file).is_file()), "wfdb")
-
-
 def _open_table(
     root: Path, name: str, fs: float, num_samples: int, protocol: str
 ) -> EvaluationDataset:
     from esi_fast.data.plan import split_of
+    from esi_fast.signal.catalogues import layout_of
     from esi_fast.signal.ludb import Ludb
 
     if not name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,8 +13,8 @@ import numpy.typing as npt
 from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
-from esi_fast.signal.catalogues import open_catalogue
-from esi_fast.signal.inputs import limb_leads
+from esi_fast.signal.catalogues import is_database, open_catalogue
+from esi_fast.signal.inputs import FILE_SUFFIXES, limb_leads, read_ecg
 
 Signals = npt.NDArray[np.float32]
 # What an index tells of a record beside its key, its patient and its split.
@@ -104,24 +105,56 @@ class RecordSource:
         for at, error, status in zip(sound, batch.errors, batch.status, strict=True):
             errors[at] = error
             if status == "leads":
-                signals[at], errors[at] = self._read_some_leads(rows[at].where)
+                # Some leads only, which `read_ecg` has rules for.
+                signals[at], errors[at] = _read_file(rows[at].where, self._fs, self._num_samples)
         return signals, errors
-
-    def _read_some_leads(self, path: Any) -> tuple[Signals, str]:
-        """A record that lacks leads, by the rules of `read_ecg`, and what is wrong or ""."""
-        from esi_fast.signal.inputs import read_ecg
-        from esi_fast.signal.resample import resample
-
-        missing = np.full((NUM_LEADS, self._num_samples), np.nan, np.float32)
-        try:
-            record = read_ecg(path)
-        except (ValueError, OSError) as error:
-            return missing, str(error)
-        signal = resample(record.signal, record.fs, self._fs).astype(np.float32)
-        return _fitted(signal[None], self._num_samples)[0], ""
 
     def line(self, row: Row) -> dict[str, Any]:
         """As `Source`."""
+        return {"key": row.key, "subject_id": row.subject_id, "split": row.split}
+
+
+class FileSource:
+    """Files of one recording each, of every format but WFDB that `read_ecg` takes, by their names.
+
+    Args:
+        root: the folder; files may lie in folders of it.
+        fs, num_samples: as `RecordSource`.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    def __init__(self, root: Path, fs: float, num_samples: int) -> None:
+        self._root, self._fs, self._num_samples = root, fs, num_samples
+        files = (path for path in root.rglob("*") if path.suffix.lower() in FILE_SUFFIXES)
+        self._names = sorted(path.relative_to(root).as_posix() for path in files if path.is_file())
+        if not self._names:
+            raise ValueError(
+                f"{root} holds no recordings: neither shards, nor a database, nor WFDB headers, "
+                f"nor {', '.join(FILE_SUFFIXES)}"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As `Source`."""
+        names = hashlib.sha256("\n".join(self._names).encode()).hexdigest()
+        return {"files": names, "root": str(self._root.resolve())}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Row]:
+        for name in self._names:
+            yield Row(name, self._root / name)
+
+    def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
+        """As `Source`."""
+        found = [_read_file(row.where, self._fs, self._num_samples) for row in rows]
+        return np.stack([signal for signal, _ in found]), [error for _, error in found]
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """As `Source`; whose recording it is, is not known."""
         return {"key": row.key, "subject_id": row.subject_id, "split": row.split}
 
 
@@ -202,11 +235,25 @@ class ShardSource:
         return _fitted(signals, self._num_samples)
 
 
-def open_source(root: Path, fs: float, num_samples: int) -> RecordSource | ShardSource:
-    """A shard set where the folder has an index.json, else a folder of records."""
+def open_source(root: Path, fs: float, num_samples: int) -> Source:
+    """Shards where the folder has an index.json; a database or WFDB's records; or single files."""
     if (root / INDEX_FILE).is_file():
         return ShardSource([root], fs, num_samples)
-    return RecordSource(root, fs, num_samples)
+    if is_database(root) or next(root.rglob("*.hea"), None) is not None:
+        return RecordSource(root, fs, num_samples)
+    return FileSource(root, fs, num_samples)
+
+
+def _read_file(path: Any, fs: float, num_samples: int) -> tuple[Signals, str]:
+    """One recording (12, T) by the rules of `read_ecg`, and what is wrong or ""."""
+    from esi_fast.signal.resample import resample
+
+    try:
+        record = read_ecg(path)
+    except (ValueError, OSError) as error:
+        return np.full((NUM_LEADS, num_samples), np.nan, np.float32), str(error)
+    signal = resample(record.signal, record.fs, fs).astype(np.float32)
+    return _fitted(signal[None], num_samples)[0], ""
 
 
 def _compute_limb_leads(signal_LT: npt.NDArray[np.float32], stored: Sequence[str]) -> None:

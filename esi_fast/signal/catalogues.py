@@ -18,6 +18,23 @@ from esi_fast.signal.mimic import MimicIvEcg
 from esi_fast.signal.wfdb_folder import WfdbFolder
 
 Source = Literal["auto", "mimic-iv-ecg", "ptb-xl", "ludb", "wfdb"]
+# The table that tells each database, in the order in which they are looked for.
+_TABLE_OF: dict[str, Source] = {
+    "record_list.csv": "mimic-iv-ecg",
+    "ptbxl_database.csv": "ptb-xl",
+    "ludb.csv": "ludb",
+}
+_INCOMPLETE = "machine_measurements.csv"  # MIMIC-IV-ECG's other table, without its list
+
+
+def layout_of(root: Path) -> Source:
+    """Which database's table is in a folder, else "wfdb"."""
+    return next((one for table, one in _TABLE_OF.items() if (root / table).exists()), "wfdb")
+
+
+def is_database(root: Path) -> bool:
+    """Whether csv files of a folder are tables of a database, and no recordings."""
+    return layout_of(root) != "wfdb" or (root / _INCOMPLETE).exists()
 
 
 def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Catalogue:
@@ -42,16 +59,9 @@ def open_catalogue(root: str | os.PathLike[str], source: Source = "auto") -> Cat
     if not folder.is_dir():
         raise ValueError(f"{folder}: not a folder; give the one that holds the recordings")
     if source == "auto":
-        if (folder / "record_list.csv").exists():
-            source = "mimic-iv-ecg"
-        elif (folder / "ptbxl_database.csv").exists():
-            source = "ptb-xl"
-        elif (folder / "ludb.csv").exists():
-            source = "ludb"
-        elif (folder / "machine_measurements.csv").exists():
+        source = layout_of(folder)
+        if source == "wfdb" and (folder / _INCOMPLETE).exists():
             raise ValueError(f"{folder}: lacks record_list.csv; complete it, or use source wfdb")
-        else:
-            source = "wfdb"
     if source == "mimic-iv-ecg":
         return MimicIvEcg(folder)
     if source == "ptb-xl":

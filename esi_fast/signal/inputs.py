@@ -31,6 +31,8 @@ _TABLES: dict[str, Callable[[Path], Table]] = {
     ".npy": read_numpy_file, ".npz": read_numpy_file,
 }  # fmt: skip
 _RECORDINGS = {".edf": read_edf, ".bdf": read_edf, ".dcm": read_dicom, ".dicom": read_dicom}
+# Single files of one recording each, beside WFDB's pairs.
+FILE_SUFFIXES = (*_TABLES, *_RECORDINGS)
 # Of a WFDB record: beside its header under one name.
 _WFDB_SUFFIXES = (".hea", ".dat", ".mat")
 

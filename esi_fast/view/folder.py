@@ -10,16 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from esi_fast.signal.catalogues import open_catalogue
-from esi_fast.signal.inputs import read_ecg
+from esi_fast.signal.catalogues import is_database, open_catalogue
+from esi_fast.signal.inputs import FILE_SUFFIXES, read_ecg
 from esi_fast.signal.record_batch import read_records
 from esi_fast.signal.records import ECGRecord
 
-# Single files that `read_ecg` takes, beside WFDB's pairs.
-FILE_SUFFIXES = (".csv", ".tsv", ".npy", ".npz", ".edf", ".bdf", ".dcm", ".dicom")
 _WFDB_DATA = (".dat", ".mat")
-# What makes a folder's csv files tables of a database, and not recordings.
-_DATABASES = ("record_list.csv", "ptbxl_database.csv", "ludb.csv", "machine_measurements.csv")
 _Value = TypeVar("_Value")
 
 
@@ -110,16 +106,16 @@ class _Files(Folder):
 
     def __init__(self, path: Path) -> None:
         self._path_of: dict[str, tuple[str, str]] = {}
-        is_database = any((path / name).is_file() for name in _DATABASES)
+        has_tables = is_database(path)
         self._adc_units_per_mv = None
-        if is_database or next(path.rglob("*.hea"), None) is not None:
+        if has_tables or next(path.rglob("*.hea"), None) is not None:
             catalogue = open_catalogue(path)
             self._adc_units_per_mv = catalogue.adc_units_per_mv
             for entry in catalogue:
                 if not entry.error:
                     said = "; ".join(entry.statements)
                     self._path_of[entry.key] = (str(entry.path), said)
-        if not is_database:
+        if not has_tables:  # else its csv files are no recordings
             for file in sorted(path.rglob("*")):
                 if file.suffix.lower() in FILE_SUFFIXES and file.is_file():
                     self._path_of[str(file.relative_to(path))] = (str(file), "")

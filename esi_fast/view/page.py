@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from esi_fast.plot import plot_ecg
+from esi_fast.signal.inputs import FILE_SUFFIXES
 from esi_fast.view import markup
 from esi_fast.view.describe import Describer, Findings, measure_record
-from esi_fast.view.folder import FILE_SUFFIXES, Chosen, Folder, read_uploaded
+from esi_fast.view.folder import Chosen, Folder, read_uploaded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
