@@ -1,12 +1,11 @@
 """The index of a shard set's ECGs: found by a text, by an ECG, or by a record's key.
 
 At 800,000 records of 512 dimensions (``benchmarks/search.csv``, embeddings drawn with a trained
-model's spread) a query takes 1.5 to 1.7 ms of one core and finds 99.9 % of the ten nearest of an
-ECG, 97 % of those of a text: a text lies apart from the ECGs, and its nearest are many and nearly
-equally near. A process holds 1.9 GB, most of it the graph with its own copy of the vectors; the
-vectors themselves (1.6 GB) are mapped from disk, and the system may drop them. With
-``search="exact"`` there is no graph and nothing is missed; a query reads all vectors, in about a
-second.
+model's spread) a query takes a millisecond of one core and finds all of the ten nearest of an ECG,
+99.6 % of those of a text: a text lies apart from the ECGs, and its nearest are many and nearly
+equally near. A process holds 0.4 GB; the vectors (1.6 GB) are mapped from disk, and the system may
+drop them. With ``search="exact"`` there is no graph and nothing is missed; a query reads all
+vectors, in about a second.
 """
 
 from __future__ import annotations
