@@ -176,7 +176,15 @@ def test_the_probes_figures_are_those_of_the_committed_run() -> None:
 def test_what_was_learned_is_what_the_committed_run_says() -> None:
     with (ROOT / "benchmarks" / "learning.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    probes = [row for row in rows if row["quantity"].startswith("linear probe")]
+    rows = [row for row in rows if row not in probes]
     assert len(rows) == 3 + 4
+    text = " ".join(README.split())
+    for name, where, above in (("ludb", "on LUDB's", True), ("mimic-like", "on", False)):
+        of_set = [row for row in probes if row["work"] == name]
+        values = sorted(float(row["value"]) for row in of_set)
+        assert f"by {values[0]:.3f} to {values[-1]:.3f} {where} {of_set[0]['num_records']}" in text
+        assert {float(row["low"]) > 0 for row in of_set} == {above}
     poolings: dict[str, list[str]] = {}
     for row in rows[3:]:
         pooling, _, rest = row["work"].partition(" pooling, ")
