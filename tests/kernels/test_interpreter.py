@@ -3,7 +3,8 @@
 TRITON_INTERPRET must be set before the kernels are imported, so the one test here runs the `case_*`
 functions of this file in a process of their own. The interpreter's cost is 10 to 30 ms a program,
 whatever its size: large tiles, small shapes. Every buffer that the launchers allocate is filled
-with NaN, so that an element left out cannot pass.
+with NaN, so that an element left out cannot pass, and lies between two canaries, so that an element
+too many cannot pass either.
 """
 
 from __future__ import annotations
@@ -46,16 +47,55 @@ def test_kernels_in_the_interpreter() -> None:
     assert "skipped" not in result.stdout
 
 
+class Canaries:
+    """In place of ``Tensor.new_empty``: the same, between elements that nobody may write."""
+
+    SIZE = 256
+    VALUE = 1234.0  # exact in every dtype here
+
+    def __init__(self) -> None:
+        self.new_empty = torch.Tensor.new_empty
+        self.buffers: list[Tensor] = []
+
+    def __call__(self, like: Tensor, *size: object, **options: object) -> Tensor:
+        wanted = self.new_empty(like, *size, **options)
+        flat = self.new_empty(like, wanted.numel() + 2 * self.SIZE, dtype=wanted.dtype)
+        flat[: self.SIZE] = flat[-self.SIZE :] = self.VALUE
+        self.buffers.append(flat)
+        return flat[self.SIZE : -self.SIZE].view(wanted.shape)
+
+    def live(self) -> bool:
+        ends = [end for flat in self.buffers for end in (flat[: self.SIZE], flat[-self.SIZE :])]
+        return all(bool((end == self.VALUE).all()) for end in ends)
+
+
 @pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fills what the launchers allocate with NaN."""
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fills what the launchers allocate with NaN, and watches what lies beside it."""
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
+    canaries = Canaries()
+    # A function, which becomes a method.
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, *a, **k: canaries(like, *a, **k))
     try:
         assert torch.zeros(1).new_empty(7).isnan().all()
         yield
+        assert len(canaries.buffers) > 1
+        assert canaries.live()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("place", [-1, 7])
+def case_a_write_beside_a_buffer_is_seen(place):
+    canaries = Canaries()
+    buffer = canaries(torch.zeros(1), 7)
+    assert canaries.live()
+    buffer.fill_(0.0)
+    assert canaries.live()
+    outside = buffer.as_strided((1,), (1,), buffer.storage_offset() + place)
+    outside.fill_(0.0)
+    assert not canaries.live()
 
 
 def strided(x: Tensor, how: str) -> Tensor:
