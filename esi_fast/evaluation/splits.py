@@ -93,8 +93,9 @@ class EvaluationDataset:
             ValueError: it has no records.
         """
         if name not in self.splits:
+            fix = ": give --folds that are there" if self.name == "ptbxl" else ""
             raise ValueError(
                 f"dataset {self.name} has no records in split {name!r} "
-                f"(it has {', '.join(self.splits) or 'none'})"
+                f"(it has {', '.join(self.splits) or 'none'}){fix}"
             )
         return self.splits[name]
