@@ -97,15 +97,29 @@ class ConvNeXtV2Encoder1d(nn.Module):
         """The head: a linear layer, or the identity without classes."""
         return self.head
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh head of this width in the place of the old one; 0 takes it away."""
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh head of this width in the place of the old one; 0 takes it away.
+
+        Args:
+            num_classes: width of the head.
+            global_pool: ``"avg"``, which there always is; None leaves it.
+
+        Raises:
+            ValueError: another pooling, or a negative width.
+        """
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"global_pool is {global_pool!r}; this encoder has 'avg'")
+        if num_classes < 0:
+            raise ValueError(f"num_classes is {num_classes}; give 0 for none, or more")
         like = self.norm.weight
         head = _head(self.num_features, num_classes)
         self.num_classes = num_classes
         self.head = head.apply(_init_weights).to(like.device, like.dtype)
 
     def forward_features(self, x_BLT: Tensor) -> Tensor:
-        """``(B, L, T)`` -> the tokens of the last stage, ``(B, T // 32, C)``."""
+        """``(B, L, T)`` -> the tokens of the last stage, ``(B, T // 32, C)``; T of at least 32."""
+        if x_BLT.shape[-1] < TOKEN_STRIDE:
+            raise ValueError(f"T is {x_BLT.shape[-1]}; one token takes {TOKEN_STRIDE} samples")
         x_BTC = x_BLT.transpose(1, 2)
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x_BTC = downsample(x_BTC)

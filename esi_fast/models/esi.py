@@ -26,6 +26,7 @@ from esi_fast.models.decoder import CaptionDecoder
 from esi_fast.models.esi_config import CONFIG_FILE
 from esi_fast.models.esi_config import ESIConfig as ESIConfig
 from esi_fast.models.factory import create_model
+from esi_fast.models.loading import model_folder, read_json, read_tokenizer
 from esi_fast.models.pooling import AttentionPool1d
 from esi_fast.models.prepare import prepare_ecg, tokenize
 from esi_fast.models.text import TextEncoder, load_text_model, small_bert_config, train_wordpiece
@@ -300,9 +301,9 @@ class ESI(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: ``config.json`` holds an unknown setting.
+            ValueError: a file is damaged, or ``config.json`` holds what is no setting.
         """
-        from transformers import BertConfig, PreTrainedTokenizerFast
+        from transformers import BertConfig
 
         for name in (CONFIG_FILE, TEXT_CONFIG_FILE):
             if not (folder / name).is_file():
@@ -310,10 +311,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
                     f"{folder} lacks {name}: it is not an exported model (see tools/export)"
                 )
         config = ESIConfig.load(folder / CONFIG_FILE)
-        text_config = BertConfig.from_dict(json.loads((folder / TEXT_CONFIG_FILE).read_text()))
-        # Not AutoTokenizer, which reads config.json, too, and warns of a model type unknown to it.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        return cls(config, text_config, tokenizer)
+        text_config = BertConfig.from_dict(read_json(folder / TEXT_CONFIG_FILE))
+        return cls(config, text_config, read_tokenizer(folder))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file
@@ -331,19 +330,40 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         return ModelCard(self.card or model_card(self))
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, map_location: str = "cpu", **hub_arguments: Any
+    def from_pretrained(  # type: ignore[override]  # an unknown name is an error
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        map_location: str = "cpu",
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
     ) -> ESI:
+        """An exported model, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: its folder, or its hub id.
+            map_location: torch device.
+            force_download, token, cache_dir, local_files_only, revision: as
+                ``huggingface_hub.snapshot_download`` has them.
+
+        Raises:
+            FileNotFoundError: no such folder or model, or a file of it is missing.
+            ValueError: a file is damaged, or the weights do not fit the configuration.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = Path(model_id)
-        if not folder.is_dir():
-            from huggingface_hub import snapshot_download
-
-            known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-            arguments = {name: hub_arguments[name] for name in known if name in hub_arguments}
-            folder = Path(snapshot_download(model_id, **arguments))
+        folder = model_folder(
+            pretrained_model_name_or_path,
+            force_download=force_download,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+        )
         model = cls.from_architecture(folder)
         if not (folder / WEIGHTS_FILE).is_file():
             raise FileNotFoundError(f"{folder} lacks {WEIGHTS_FILE}: see tools/export")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,13 @@ from typing import Any, Literal
 CONFIG_FILE = "config.json"
 # What Hugging Face's Auto classes go by; see transformers_adapter.
 MODEL_TYPE = "esi"
+_COUNTS = (
+    "num_samples", "embed_dim", "max_tokens", "decoder_dim", "decoder_layers", "decoder_heads",
+)  # fmt: skip
+# What transformers adds to a config.json that it writes.
+_BOOKKEEPING = {
+    "transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path", "auto_map",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,18 @@ class ESIConfig:
         """Refuse what there is not.
 
         Raises:
-            ValueError: an unknown pooling or contrast.
+            ValueError: an unknown pooling or contrast, or a number of another kind or range.
         """
+        for name in ("fs", "ecg_scale"):
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value!r}; give a positive number")
+        if not _is_number(self.drop_path) or not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path!r}; give a number in [0, 1)")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
         for name, known in (
             ("pooling", ("mean", "attention")),
             ("contrast", ("softmax", "sigmoid")),
@@ -78,6 +96,13 @@ class ESIConfig:
         if found != MODEL_TYPE:
             raise ValueError(f"{path}: the model is a {found}, not an {MODEL_TYPE}")
         known = {field.name for field in fields(cls)}
-        if unknown := set(settings) - known:
+        if unknown := set(settings) - known - _BOOKKEEPING:
             raise ValueError(f"{path}: unknown setting(s) {', '.join(sorted(unknown))}")
-        return cls(**settings)
+        try:
+            return cls(**{name: settings[name] for name in known if name in settings})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,19 +9,28 @@ from collections.abc import Sequence
 from esi_fast.models.convnext1d import VARIANTS, ConvNeXtV2Encoder1d
 
 
-def list_models(filter: str | Sequence[str] = "*", pretrained: bool = False) -> list[str]:
+def list_models(
+    filter: str | Sequence[str] = "",
+    pretrained: bool = False,
+    exclude_filters: str | Sequence[str] = "",
+) -> list[str]:
     """The encoders that :func:`create_model` knows, smallest first.
 
     Args:
-        filter: a pattern as in a shell, or several of which one must fit.
+        filter: a pattern as in a shell, or several of which one must fit; "" for all.
         pretrained: those with weights to download only: none.
+        exclude_filters: a pattern, or several, of those to leave out.
     """
-    patterns = (filter,) if isinstance(filter, str) else filter
     return [
         name
         for name in ([] if pretrained else VARIANTS)
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        if _fits(name, filter or "*") and not _fits(name, exclude_filters)
     ]
+
+
+def _fits(name: str, patterns: str | Sequence[str]) -> bool:
+    some = (patterns,) if isinstance(patterns, str) else patterns
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in some)
 
 
 def create_model(
@@ -44,7 +53,8 @@ def create_model(
         drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
 
     Raises:
-        ValueError: the name is unknown (the message has the nearest one), or ``pretrained``.
+        ValueError: the name is unknown (the message has the nearest one), ``pretrained``, or a
+            number is out of its range.
     """
     if model_name not in VARIANTS:
         nearest = difflib.get_close_matches(model_name, VARIANTS, n=1)
@@ -55,6 +65,12 @@ def create_model(
             f"{model_name} has no weights to download: the encoder of a trained model is "
             "ESI.from_pretrained(DIR).ecg"
         )
+    if in_chans < 1:
+        raise ValueError(f"in_chans is {in_chans}; give 1 or more")
+    if num_classes < 0:
+        raise ValueError(f"num_classes is {num_classes}; give 0 for none, or more")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f"drop_path_rate is {drop_path_rate}; give a number in [0, 1)")
     depths, channels = VARIANTS[model_name]
     return ConvNeXtV2Encoder1d(
         depths, channels, in_chans=in_chans, num_classes=num_classes, drop_path=drop_path_rate

@@ -107,7 +107,7 @@ class EsiModel(PreTrainedModel):  # type: ignore[misc]
 
         Args:
             pretrained_model_name_or_path: as ``ESI.from_pretrained`` takes it.
-            config: of the folder, by default read from it.
+            config: must be the folder's, which is read from it by default.
             dtype: of the weights, float32 by default (also for ``"auto"``).
             arguments: where and how to download: revision, cache_dir, force_download, token,
                 local_files_only. Others have no meaning here and are errors.
@@ -121,14 +121,29 @@ class EsiModel(PreTrainedModel):  # type: ignore[misc]
             raise ValueError(f"EsiModel.from_pretrained takes no {', '.join(unknown)}")
         hub = {name: given[name] for name in _HUB_ARGUMENTS if name in given}
         esi = ESI.from_pretrained(os.fspath(pretrained_model_name_or_path), **hub)
+        own = asdict(esi.config)
         if config is None:
-            config = EsiConfig(**asdict(esi.config))
+            config = EsiConfig(**own)
+        asked = asdict(config.settings())
+        if changed := [name for name, value in own.items() if asked[name] != value]:
+            raise ValueError(
+                f"{changed[0]} is {asked[changed[0]]!r} in config and {own[changed[0]]!r} in the "
+                "model, whose weights were trained so"
+            )
         if dtype not in (None, "auto"):
             esi.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return cls(config, esi).eval()
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
-        """Write the folder that ``ESI.save_pretrained`` writes."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: Any
+    ) -> None:
+        """Write the folder that ``ESI.save_pretrained`` writes.
+
+        Raises:
+            ValueError: ``push_to_hub``, which is a method of its own.
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained uploads nothing: call push_to_hub(REPO)")
         self.esi.save_pretrained(Path(save_directory))
 
     def get_ecg_features(self, input_values: Tensor) -> Tensor:
@@ -230,8 +245,11 @@ class EsiProcessor:
             ``input_values (B, 12, T)`` float32; ``input_ids`` and ``attention_mask (B, N)`` int64.
 
         Raises:
-            ValueError: neither is given, or what ``ESI.preprocess`` raises.
+            ValueError: neither is given, a list is empty, or what ``ESI.preprocess`` raises.
         """
+        for name, given in (("ecg", ecg), ("text", text)):
+            if isinstance(given, list | tuple) and not given:
+                raise ValueError(f"{name} is empty: give one or more")
         if return_tensors not in ("pt", None):
             raise ValueError(f"return_tensors is {return_tensors!r}; only 'pt' is known")
         if ecg is None and text is None:
@@ -246,6 +264,11 @@ class EsiProcessor:
             texts = [text] if isinstance(text, str) else text
             features |= tokenize(self.tokenizer, texts, self.config.max_tokens)
         return BatchFeature(features)
+
+    def batch_decode(self, *arguments: Any, **options: Any) -> list[str]:
+        """Token ids to texts, as the tokenizer does it."""
+        texts: list[str] = self.tokenizer.batch_decode(*arguments, **options)
+        return texts
 
 
 def register() -> None:
