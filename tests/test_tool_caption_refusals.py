@@ -220,7 +220,13 @@ def test_a_run_that_is_stopped_leaves_nothing_half_done(
             "--records", tree, "--out", tmp_path / "x", *CHAT, "--base-url", server.url,
             "--report", tmp_path / "lines.csv",
         ))]  # fmt: skip
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A background job of a shell would inherit SIGINT as ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             while not server.calls and process.poll() is None:
                 time.sleep(0.02)
             process.send_signal(number)

@@ -46,6 +46,8 @@ def test_what_was_uploaded_is_gone_however_it_ends(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(scratch)},
+        # A background job of a shell would inherit SIGINT as ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert server.stdout

@@ -41,6 +41,8 @@ def url(root: Path, folder: Path) -> Iterator[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(folder)},
+        # A background job of a shell would inherit SIGINT as ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as server:
         assert server.stdout
         assert server.stderr
