@@ -10,21 +10,21 @@ from esi_fast.models.convnext1d import VARIANTS, ConvNeXtV2Encoder1d
 
 
 def list_models(
-    filter: str | Sequence[str] = "",
+    filter: str | Sequence[str] | None = "",
     pretrained: bool = False,
-    exclude_filters: str | Sequence[str] = "",
+    exclude_filters: str | Sequence[str] | None = "",
 ) -> list[str]:
     """The encoders that :func:`create_model` knows, smallest first.
 
     Args:
-        filter: a pattern as in a shell, or several of which one must fit; "" for all.
+        filter: a pattern as in a shell, or several of which one must fit; "" or None for all.
         pretrained: those with weights to download only: none.
-        exclude_filters: a pattern, or several, of those to leave out.
+        exclude_filters: a pattern, or several, of those to leave out; "" or None for none.
     """
     return [
         name
         for name in ([] if pretrained else VARIANTS)
-        if _fits(name, filter or "*") and not _fits(name, exclude_filters)
+        if _fits(name, filter or "*") and not _fits(name, exclude_filters or ())
     ]
 
 
