@@ -100,6 +100,7 @@ def test_patches_are_a_strided_convolution() -> None:
     x_BLT = torch.randn(2, 12, 31, dtype=torch.float64)
     expected = conv(x_BLT).transpose(1, 2)
     torch.testing.assert_close(patch(x_BLT.transpose(1, 2)), expected)
+    assert patch(x_BLT[:0].transpose(1, 2)).shape == (0, 7, 5)
 
 
 @pytest.mark.parametrize("name", ["convnextv2_zepto", "convnextv2_atto", "convnextv2_nano"])

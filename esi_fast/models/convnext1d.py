@@ -47,9 +47,12 @@ class PatchConv1d(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """``(B, T, in)`` -> ``(B, T // width, out)``."""
-        num_patches = x_BTC.shape[1] // self.width
-        patches = x_BTC[:, : num_patches * self.width].reshape(x_BTC.shape[0], num_patches, -1)
-        return F.linear(patches, self.weight.transpose(1, 2).flatten(1), self.bias)
+        batch, length, channels = x_BTC.shape
+        num_patches = length // self.width
+        patches_BTC = x_BTC[:, : num_patches * self.width].reshape(
+            batch, num_patches, self.width * channels
+        )
+        return F.linear(patches_BTC, self.weight.transpose(1, 2).flatten(1), self.bias)
 
 
 class ConvNeXtV2Encoder1d(nn.Module):
