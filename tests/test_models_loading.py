@@ -69,7 +69,18 @@ def test_an_argument_that_means_nothing_is_an_error(folder: Path) -> None:
 def test_a_damaged_file_is_one_line_that_names_it(folder: Path, name: str) -> None:
     path = folder / name
     path.write_text(path.read_text()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=rf"model/{name} is ") as error:
+    with pytest.raises(ValueError, match=rf"model/{name} is no JSON object") as error:
+        ESI.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=rf"model/{name} is no JSON object: it is not"):
+        ESI.from_pretrained(folder)
+
+
+def test_text_settings_that_cannot_be_are_one_line_that_names_the_file(folder: Path) -> None:
+    path = folder / "text_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": "16"}))
+    with pytest.raises(ValueError, match=r"text_config\.json does .* 'hidden_size'") as error:
         ESI.from_pretrained(folder)
     assert "\n" not in str(error.value)
 
@@ -77,8 +88,26 @@ def test_a_damaged_file_is_one_line_that_names_it(folder: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
+        ("encoder", "convnextv2_zept", "unknown model 'convnextv2_zept'; did you mean"),
+        ("max_tokens", 1000, "max_tokens is 1000; the text encoder has 16 positions"),
+        ("num_samples", 31, "num_samples is 31; at least 32"),
+    ],
+)
+def test_settings_that_do_not_go_together_name_the_folder(
+    folder: Path, setting: str, value: object, message: str
+) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {setting: value}))
+    with pytest.raises(ValueError, match=f"^{folder}: {message}"):
+        ESI.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
         ("fs", "500", "fs is '500'; give a positive number"),
         ("fs", -5, "fs is -5"),
+        ("encoder", 5, "encoder is 5; give a name of list_models"),
         ("drop_path", 1.0, "drop_path is 1.0"),
         ("num_samples", 100.5, "num_samples is 100.5; give a whole number"),
         ("decoder_layers", 0, "decoder_layers is 0"),

@@ -26,7 +26,7 @@ from esi_fast.models.decoder import CaptionDecoder
 from esi_fast.models.esi_config import CONFIG_FILE
 from esi_fast.models.esi_config import ESIConfig as ESIConfig
 from esi_fast.models.factory import create_model
-from esi_fast.models.loading import model_folder, read_json, read_tokenizer
+from esi_fast.models.loading import model_folder, read_text_config, read_tokenizer
 from esi_fast.models.pooling import AttentionPool1d
 from esi_fast.models.prepare import prepare_ecg, tokenize
 from esi_fast.models.text import TextEncoder, load_text_model, small_bert_config, train_wordpiece
@@ -301,18 +301,20 @@ class ESI(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             FileNotFoundError: a file is missing.
-            ValueError: a file is damaged, or ``config.json`` holds what is no setting.
+            ValueError: a file is damaged, or holds settings that cannot be or do not go together.
         """
-        from transformers import BertConfig
-
         for name in (CONFIG_FILE, TEXT_CONFIG_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
                     f"{folder} lacks {name}: it is not an exported model (see tools/export)"
                 )
         config = ESIConfig.load(folder / CONFIG_FILE)
-        text_config = BertConfig.from_dict(read_json(folder / TEXT_CONFIG_FILE))
-        return cls(config, text_config, read_tokenizer(folder))
+        text_config = read_text_config(folder / TEXT_CONFIG_FILE)
+        tokenizer = read_tokenizer(folder)
+        try:
+            return cls(config, text_config, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
         from safetensors.torch import save_file

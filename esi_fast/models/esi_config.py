@@ -6,7 +6,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from esi_fast.models.loading import read_json
 
 CONFIG_FILE = "config.json"
 # What Hugging Face's Auto classes go by; see transformers_adapter.
@@ -54,8 +56,10 @@ class ESIConfig:
         """Refuse what there is not.
 
         Raises:
-            ValueError: an unknown pooling or contrast, or a number of another kind or range.
+            ValueError: an unknown pooling or contrast, or a value of another kind or range.
         """
+        if not isinstance(self.encoder, str):
+            raise ValueError(f"encoder is {self.encoder!r}; give a name of list_models")
         for name in ("fs", "ecg_scale"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 < value < math.inf:
@@ -86,12 +90,7 @@ class ESIConfig:
         Raises:
             ValueError: it is no JSON object, of another type, or holds an unknown setting.
         """
-        try:
-            settings: Any = json.loads(path.read_text())
-        except ValueError:
-            settings = None
-        if not isinstance(settings, dict):
-            raise ValueError(f"{path} is no JSON object: it is not an exported model's")
+        settings = read_json(path)
         found = settings.pop("model_type", MODEL_TYPE)
         if found != MODEL_TYPE:
             raise ValueError(f"{path}: the model is a {found}, not an {MODEL_TYPE}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
 
 def model_folder(name: str | Path, **hub: Any) -> Path:
@@ -37,23 +37,42 @@ def model_folder(name: str | Path, **hub: Any) -> Path:
         ) from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """The content of a file of a model folder.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged, it is no JSON: {error}") from None
+        raise ValueError(f"{path} is no JSON object, it is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no JSON object: it is not an exported model's")
+    return content
+
+
+def read_text_config(path: Path) -> BertConfig:
+    """The settings of a text encoder.
+
+    Raises:
+        ValueError: the file is damaged, or a setting is not what BERT can have.
+    """
+    from transformers import BertConfig
+
+    settings = read_json(path)
+    try:
+        return BertConfig.from_dict(settings)
+    except Exception as error:  # the library's own, whatever in the file it stumbles on
+        raise ValueError(f"{path} does not describe a BERT: {_one_line(error)}") from error
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a model folder.
 
     Raises:
-        ValueError: one of its files is missing or damaged.
+        FileNotFoundError: one of its files is missing.
+        ValueError: one of them is damaged.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -65,4 +84,10 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         # Not AutoTokenizer, which reads config.json, too, and warns of a model type unknown to it.
         return PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # the library's own, whatever in the file it stumbles on
-        raise ValueError(f"{folder / 'tokenizer.json'} is no tokenizer: {error}") from error
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} is no tokenizer: {_one_line(error)}"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
