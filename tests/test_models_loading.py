@@ -59,8 +59,42 @@ def test_an_argument_that_means_nothing_is_an_error(folder: Path) -> None:
         EsiModel.from_pretrained(folder, config=EsiConfig(**asdict(own) | {"fs": 500.0}))
     model = EsiModel.from_pretrained(folder, config=EsiConfig(**asdict(own)))
     assert model.config.fs == 100.0
+    with pytest.raises(ValueError, match=r"EsiProcessor.* takes no fs"):
+        EsiProcessor.from_pretrained(folder, fs=500.0)
+
+
+def test_the_adapter_saves_as_it_is_asked_or_says_why_not(folder: Path, tmp_path: Path) -> None:
+    model, processor = EsiModel.from_pretrained(folder), EsiProcessor.from_pretrained(folder)
+    out = tmp_path / "out"
     with pytest.raises(ValueError, match="call push_to_hub"):
-        model.save_pretrained(folder, push_to_hub=True)
+        model.save_pretrained(out, push_to_hub=True)
+    with pytest.raises(ValueError, match="takes no state_dict"):
+        model.save_pretrained(out, state_dict={})
+    for owner in (model, processor):
+        with pytest.raises(TypeError, match="psh_to_hub"):
+            owner.save_pretrained(out, psh_to_hub=True)
+    model.save_pretrained(out, is_main_process=False)
+    assert not out.exists()
+
+
+def test_the_adapter_pushes_what_esi_pushes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(ESI, "push_to_hub", lambda *given, **named: asked.extend([*given, named]))
+    model = EsiModel.from_pretrained(folder)
+    model.push_to_hub("lab/model", private=True)
+    assert asked == [model.esi, "lab/model", {"private": True}]
+
+
+def test_the_processor_fetches_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def snapshot_download(name: str, **arguments: object) -> str:
+        asked.update(arguments, name=name)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert EsiProcessor.from_pretrained("lab/model", revision="v1").config.fs == 100.0
+    assert asked == {"name": "lab/model", "allow_patterns": "*.json", "revision": "v1"}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +106,9 @@ def test_a_damaged_file_is_one_line_that_names_it(folder: Path, name: str) -> No
     with pytest.raises(ValueError, match=rf"model/{name} is no JSON object") as error:
         ESI.from_pretrained(folder)
     assert "\n" not in str(error.value)
+    if name != "text_config.json":  # which the processor does not need
+        with pytest.raises(ValueError, match=rf"model/{name} is no JSON object"):
+            EsiProcessor.from_pretrained(folder)
     path.write_text("[]")
     with pytest.raises(ValueError, match=rf"model/{name} is no JSON object: it is not"):
         ESI.from_pretrained(folder)

@@ -25,7 +25,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoProcessor,
-    AutoTokenizer,
     BatchFeature,
     PreTrainedConfig,
     PreTrainedModel,
@@ -34,6 +33,7 @@ from transformers.utils import ModelOutput
 
 from esi_fast.models.esi import ESI, MAX_LOGIT_SCALE
 from esi_fast.models.esi_config import CONFIG_FILE, MODEL_TYPE, ESIConfig
+from esi_fast.models.loading import model_folder, read_tokenizer
 from esi_fast.models.prepare import prepare_ecg, tokenize
 
 if TYPE_CHECKING:
@@ -115,11 +115,7 @@ class EsiModel(PreTrainedModel):  # type: ignore[misc]
         Raises:
             FileNotFoundError, ValueError: as ``ESI.from_pretrained``; or an argument is unknown.
         """
-        given = {name: value for name, value in arguments.items() if value not in (None, False)}
-        unknown = sorted(set(given) - set(_HUB_ARGUMENTS) - {"_from_auto", "adapter_kwargs"})
-        if unknown:
-            raise ValueError(f"EsiModel.from_pretrained takes no {', '.join(unknown)}")
-        hub = {name: given[name] for name in _HUB_ARGUMENTS if name in given}
+        hub = _hub_arguments("EsiModel", arguments)
         esi = ESI.from_pretrained(os.fspath(pretrained_model_name_or_path), **hub)
         own = asdict(esi.config)
         if config is None:
@@ -135,16 +131,34 @@ class EsiModel(PreTrainedModel):  # type: ignore[misc]
         return cls(config, esi).eval()
 
     def save_pretrained(
-        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        push_to_hub: bool = False,
     ) -> None:
         """Write the folder that ``ESI.save_pretrained`` writes.
 
+        Args:
+            save_directory: the folder.
+            is_main_process: False writes nothing, as one of several processes must do it.
+            state_dict: refused, as the model's own weights are written.
+            push_to_hub: refused, as it is a method of its own.
+
         Raises:
-            ValueError: ``push_to_hub``, which is a method of its own.
+            ValueError: ``state_dict`` or ``push_to_hub``.
         """
         if push_to_hub:
             raise ValueError("save_pretrained uploads nothing: call push_to_hub(REPO)")
+        if state_dict is not None:
+            raise ValueError("save_pretrained takes no state_dict: call load_state_dict first")
+        if not is_main_process:
+            return
         self.esi.save_pretrained(Path(save_directory))
+
+    def push_to_hub(self, repo_id: str, **arguments: Any) -> str:
+        """As ``ESI.push_to_hub``: the folder with the model's own card, not transformers'."""
+        return self.esi.push_to_hub(repo_id, **arguments)
 
     def get_ecg_features(self, input_values: Tensor) -> Tensor:
         """Embeddings ``(B, D)``, not of unit length, of ECGs ``(B, 12, T)`` mV, NaN if missing."""
@@ -209,13 +223,22 @@ class EsiProcessor:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **arguments: Any
     ) -> EsiProcessor:
-        """Read ``config.json`` and the tokenizer of an exported folder or of the hub."""
-        hub = {name: arguments[name] for name in _HUB_ARGUMENTS if arguments.get(name)}
-        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **hub)
-        return cls(config.settings(), tokenizer)
+        """Read ``config.json`` and the tokenizer of an exported folder or of the hub.
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **_: Any) -> None:
+        Args:
+            pretrained_model_name_or_path: as ``ESI.from_pretrained`` takes it.
+            arguments: as of :meth:`EsiModel.from_pretrained`.
+
+        Raises:
+            FileNotFoundError: no such folder or model, or a file of it is missing.
+            ValueError: a file is damaged, or an argument is unknown.
+        """
+        hub = _hub_arguments("EsiProcessor", arguments)
+        name = os.fspath(pretrained_model_name_or_path)
+        folder = model_folder(name, allow_patterns="*.json", **hub)  # without the weights
+        return cls(ESIConfig.load(folder / CONFIG_FILE), read_tokenizer(folder))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write ``config.json`` and the tokenizer."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -269,6 +292,15 @@ class EsiProcessor:
         """Token ids to texts, as the tokenizer does it."""
         texts: list[str] = self.tokenizer.batch_decode(*arguments, **options)
         return texts
+
+
+def _hub_arguments(owner: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those that say where and how to download; others, but for the Auto classes' own, raise."""
+    given = {name: value for name, value in arguments.items() if value not in (None, False)}
+    unknown = sorted(set(given) - set(_HUB_ARGUMENTS) - {"_from_auto", "adapter_kwargs"})
+    if unknown:
+        raise ValueError(f"{owner}.from_pretrained takes no {', '.join(unknown)}")
+    return {name: given[name] for name in _HUB_ARGUMENTS if name in given}
 
 
 def register() -> None:
