@@ -30,7 +30,7 @@ from __future__ import annotations
 from esi_fast.kernels import nn, reference
 from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d_layer_norm import depthwise_conv1d_layer_norm
-from esi_fast.kernels.dispatch import describe
+from esi_fast.kernels.describe import describe
 from esi_fast.kernels.gelu_grn_mlp import gelu_grn_mlp
 from esi_fast.kernels.grn import gelu_grn, grn
 

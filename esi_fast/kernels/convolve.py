@@ -33,14 +33,26 @@ def tap(
 
 
 @jit
+def load_bias(
+    b_ptr: tl.tensor, c: tl.tensor, in_c: tl.tensor,
+    HAS_BIAS: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr, BC: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """The bias as a tile (G, BC); zeros without one."""
+    bias = tl.zeros((G, BC), ACC)
+    if HAS_BIAS:
+        bias += tl.load(b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
+    return bias
+
+
+@jit
 def convolve(
     x_ptr: tl.tensor, t: tl.tensor, n: tl.tensor, in_c: tl.tensor, x_stride_t: tl.tensor,
-    taps: tl.tuple, w_ptr: tl.tensor, w_stride_k: tl.tensor,
+    taps: tl.tuple, w_ptr: tl.tensor, w_stride_k: tl.tensor, bias: tl.tensor,
     K: tl.constexpr, PADDING: tl.constexpr, HELD: tl.constexpr, ROWS: tl.constexpr,
     ACC: tl.constexpr, G: tl.constexpr, BC: tl.constexpr,
 ) -> tl.tuple:  # fmt: skip
-    """ROWS tiles (G, BC): sum over k of w[k] * x[t + row + k - padding], zeros outside [0, n)."""
-    out = (tl.zeros((G, BC), ACC),) * ROWS
+    """ROWS tiles (G, BC): bias + sum over k of w[k] * x[t + row + k - padding], x of [0, n)."""
+    out = (bias,) * ROWS
     for j in tl.static_range(ROWS + K - 1):
         s = t + (j - PADDING)
         x = tl.load(

@@ -7,39 +7,28 @@ over `dy` with the same rows of `x`, which gives dx and the weight gradient toge
 walks over several tiles, keeps its share of the latter in registers and leaves one row of partial
 sums, which one sum in a fixed order closes. No atomics: results repeat bit for bit.
 
-Strides are passed, so that slices, transposed views and expanded gradients cost no copy.
+Strides are passed, so that slices, transposed views and expanded gradients cost no copy. The
+number of channels is a constant of the compiled kernel, and so is the stride between samples where
+it is that number: masks vanish and addresses become immediate, a quarter of the instructions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from esi_fast.kernels import dispatch, reference
-from esi_fast.kernels.convolve import convolve, load_taps, tap
-from esi_fast.kernels.dispatch import ceil_div, jit, next_power_of_2, tl
+from esi_fast.kernels import dispatch, reference, tiles
+from esi_fast.kernels.convolve import convolve, load_bias, load_taps, tap
+from esi_fast.kernels.dispatch import ceil_div, jit, tl
 from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.reference import Layout
+from esi_fast.kernels.tiles import Tile
 
 MAX_TAPS = 31  # the taps are unrolled; above, the code grows without bound
-MAX_HELD_TAPS = 9  # up to here the weights stay in registers
-
-
-class Tile(NamedTuple):
-    """A launch configuration: groups of rows, consecutive rows a group, channels, warps."""
-
-    groups: int
-    rows: int
-    block_c: int
-    num_warps: int
-
-    @property
-    def block_t(self) -> int:
-        """Samples that a program makes at a time."""
-        return self.groups * self.rows
+MAX_HELD_TAPS = 7  # up to here the weights stay in registers
 
 
 # Programs of the backward kernel: enough to fill a large device, few enough that their partial
@@ -47,34 +36,17 @@ class Tile(NamedTuple):
 MAX_PROGRAMS = 512
 
 
-def forward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
-    """The shipped configuration of the forward kernel."""
-    if channels_first:
-        return Tile(128, 1, min(8, next_power_of_2(num_channels)), 4)
-    block_c = min(64, max(16, next_power_of_2(num_channels)))
-    return Tile(8, 8, block_c, 4) if num_taps <= MAX_HELD_TAPS else Tile(32, 1, block_c, 4)
-
-
-def backward_tile(num_channels: int, num_taps: int, channels_first: bool) -> Tile:
-    """The shipped configuration of the backward kernel; many taps need many registers."""
-    held = num_taps <= MAX_HELD_TAPS
-    if channels_first:
-        return Tile(128 if held else 64, 1, min(4, next_power_of_2(num_channels)), 4)
-    block_c = min(32, max(16, next_power_of_2(num_channels)))
-    return Tile(4, 16, block_c, 2) if held else Tile(8, 1, block_c, 4)
-
-
 @jit
 def forward_kernel(
     x_ptr: tl.tensor, w_ptr: tl.tensor, b_ptr: tl.tensor, lengths_ptr: tl.tensor,
     y_ptr: tl.tensor,
-    T: tl.tensor, T_out: tl.tensor, C: tl.tensor,
+    T: tl.tensor, T_out: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     w_stride_c: tl.tensor, w_stride_k: tl.tensor,
     y_stride_b: tl.tensor, y_stride_t: tl.tensor, y_stride_c: tl.tensor,
-    K: tl.constexpr, PADDING: tl.constexpr, HELD: tl.constexpr, HAS_BIAS: tl.constexpr,
-    HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr,
-    BC: tl.constexpr,
+    C: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr, PADDING: tl.constexpr,
+    HELD: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr,
+    G: tl.constexpr, ROWS: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """y[t] = bias + sum over k of w[k] * x[t + k - padding], zero past the length."""
     num_c = tl.cdiv(C, BC)
@@ -87,24 +59,23 @@ def forward_kernel(
     n = T
     n_out = T_out
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+        n = tl.maximum(tl.minimum(tl.load(lengths_ptr + b), T), 0).to(tl.int32)
         n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
     c_row = c[None, :].to(tl.int64)
     w_ptr += c * w_stride_c
     taps = load_taps(w_ptr, in_c, w_stride_k, K, HELD, ACC)
+    bias = load_bias(b_ptr, c, in_c, HAS_BIAS, ACC, G, BC)
     out = convolve(
-        x_ptr + b * x_stride_b + c_row * x_stride_c, t, n, in_c, x_stride_t, taps, w_ptr,
-        w_stride_k, K, PADDING, HELD, ROWS, ACC, G, BC,
+        x_ptr + b * x_stride_b + c_row * x_stride_c, t, n, in_c, C if DENSE else x_stride_t, taps,
+        w_ptr, w_stride_k, bias, K, PADDING, HELD, ROWS, ACC, G, BC,
     )  # fmt: skip
     y_ptr += b * y_stride_b + c_row * y_stride_c
     for r in tl.static_range(ROWS):
         y = out[r]
-        if HAS_BIAS:
-            y += tl.load(b_ptr + c, mask=in_c, other=0.0).to(ACC)[None, :]
         if HAS_LENGTHS:
             y = tl.where((t + r < n_out)[:, None], y, 0.0)
         tl.store(
-            y_ptr + (t + r)[:, None].to(tl.int64) * y_stride_t,
+            y_ptr + (t + r)[:, None].to(tl.int64) * (C if DENSE else y_stride_t),
             y.to(y_ptr.dtype.element_ty),
             mask=(t + r < T_out)[:, None] & in_c[None, :],
         )
@@ -114,14 +85,14 @@ def forward_kernel(
 def backward_kernel(
     dy_ptr: tl.tensor, x_ptr: tl.tensor, w_ptr: tl.tensor, lengths_ptr: tl.tensor,
     dx_ptr: tl.tensor, partial_ptr: tl.tensor,
-    T: tl.tensor, T_out: tl.tensor, C: tl.tensor, num_tiles: tl.tensor, num_partials: tl.tensor,
+    T: tl.tensor, T_out: tl.tensor, num_tiles: tl.tensor, num_partials: tl.tensor,
     dy_stride_b: tl.tensor, dy_stride_t: tl.tensor, dy_stride_c: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     w_stride_c: tl.tensor, w_stride_k: tl.tensor,
     dx_stride_b: tl.tensor, dx_stride_t: tl.tensor, dx_stride_c: tl.tensor,
-    K: tl.constexpr, PADDING: tl.constexpr, HELD: tl.constexpr, NEED_DX: tl.constexpr,
-    NEED_DW: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr,
-    ROWS: tl.constexpr, BC: tl.constexpr,
+    C: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr, PADDING: tl.constexpr,
+    HELD: tl.constexpr, NEED_DX: tl.constexpr, NEED_DW: tl.constexpr, HAS_LENGTHS: tl.constexpr,
+    ACC: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
     """dx[s] = sum over k of w[k] * dy[s + padding - k], and a row of sums for weight and bias."""
     num_c = tl.cdiv(C, BC)
@@ -139,14 +110,14 @@ def backward_kernel(
         n = T
         n_out = T_out
         if HAS_LENGTHS:
-            n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+            n = tl.maximum(tl.minimum(tl.load(lengths_ptr + b), T), 0).to(tl.int32)
             n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
         x = ()
         if NEED_DW:
             x_tile = x_ptr + b * x_stride_b + c_row * x_stride_c
             for r in tl.static_range(ROWS):
                 value = tl.load(
-                    x_tile + (t + r)[:, None].to(tl.int64) * x_stride_t,
+                    x_tile + (t + r)[:, None].to(tl.int64) * (C if DENSE else x_stride_t),
                     mask=(t + r < n)[:, None] & in_c[None, :],
                     other=0.0,
                 )
@@ -156,7 +127,7 @@ def backward_kernel(
         for j in tl.static_range(ROWS + K - 1):
             s = t + (j - (K - 1) + PADDING)  # meets row r of x through tap r - j + K - 1
             dy = tl.load(
-                dy_tile + s[:, None].to(tl.int64) * dy_stride_t,
+                dy_tile + s[:, None].to(tl.int64) * (C if DENSE else dy_stride_t),
                 mask=((s >= 0) & (s < n_out))[:, None] & in_c[None, :],
                 other=0.0,
             ).to(ACC)
@@ -185,7 +156,7 @@ def backward_kernel(
             for r in tl.static_range(ROWS):
                 if r < PADDING - (K - 1):
                     dy = tl.load(
-                        dy_tile + (t + r)[:, None].to(tl.int64) * dy_stride_t,
+                        dy_tile + (t + r)[:, None].to(tl.int64) * (C if DENSE else dy_stride_t),
                         mask=(t + r < n_out)[:, None] & in_c[None, :],
                         other=0.0,
                     ).to(ACC)
@@ -194,7 +165,7 @@ def backward_kernel(
             dx_tile = dx_ptr + b * dx_stride_b + c_row * dx_stride_c
             for r in tl.static_range(ROWS):
                 tl.store(
-                    dx_tile + (t + r)[:, None].to(tl.int64) * dx_stride_t,
+                    dx_tile + (t + r)[:, None].to(tl.int64) * (C if DENSE else dx_stride_t),
                     tl.where((t + r < n)[:, None], dx[r], 0.0).to(dx_ptr.dtype.element_ty),
                     mask=(t + r < T)[:, None] & in_c[None, :],
                 )
@@ -223,17 +194,21 @@ def launch_forward(
     y = reference.empty_like_layout(x, num_out)
     if y.numel() == 0:
         return y
-    tile = tile or forward_tile(num_channels, num_taps, reference.is_channels_first(x))
+    tile = tile or tiles.choose(
+        "depthwise_conv1d", x, reference.is_channels_first(x), num_taps,
+        lambda tile: launch_forward(x, weight, bias, padding, lengths, tile),
+    )  # fmt: skip
     num_programs = (
         ceil_div(num_channels, tile.block_c) * ceil_div(num_out, tile.block_t) * num_batch
     )
     with dispatch.on_device(x):
         forward_kernel[(num_programs,)](
-            x, weight, _contiguous(bias), _contiguous(lengths), y, num_time, num_out, num_channels,
+            x, weight, _contiguous(bias), _contiguous(lengths), y, num_time, num_out,
             *x.stride(), weight.stride(0), weight.stride(2), *y.stride(),
-            K=num_taps, PADDING=padding, HELD=num_taps <= MAX_HELD_TAPS, HAS_BIAS=bias is not None,
+            C=num_channels, DENSE=dispatch.are_dense(x, y), K=num_taps, PADDING=padding,
+            HELD=num_taps <= MAX_HELD_TAPS, HAS_BIAS=bias is not None,
             HAS_LENGTHS=lengths is not None, ACC=dispatch.accumulator(x.dtype),
-            G=tile.groups, ROWS=tile.rows, BC=tile.block_c, num_warps=tile.num_warps,
+            G=tile.groups, ROWS=tile.rows, BC=tile.block_c, **dispatch.options(tile.num_warps),
         )  # fmt: skip
     return y
 
@@ -242,6 +217,7 @@ def launch_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
+    bias_dtype: torch.dtype,
     padding: int,
     lengths: Tensor | None,
     need: Sequence[bool],
@@ -252,8 +228,11 @@ def launch_backward(
     num_taps = weight.shape[2]
     need_dw = need[1] or need[2]
     dx = reference.empty_like_layout(x, num_time) if need[0] else x.new_empty(0)
-    dweight, dbias = weight.new_empty(0), weight.new_empty(0)
-    tile = tile or backward_tile(num_channels, num_taps, reference.is_channels_first(x))
+    dweight, dbias = weight.new_empty(0), weight.new_empty(0, dtype=bias_dtype)
+    tile = tile or tiles.choose(
+        "depthwise_conv1d_backward", x, reference.is_channels_first(x), num_taps,
+        lambda tile: launch_backward(dy, x, weight, bias_dtype, padding, lengths, need, tile),
+    )  # fmt: skip
     num_tiles = num_batch * ceil_div(max(num_time, dy.shape[1]), tile.block_t)
     num_blocks_c = ceil_div(num_channels, tile.block_c)
     num_partials = min(num_tiles, max(1, MAX_PROGRAMS // num_blocks_c))
@@ -263,23 +242,23 @@ def launch_backward(
         with dispatch.on_device(x):
             backward_kernel[(num_blocks_c * num_partials,)](
                 dy, x, weight, _contiguous(lengths), dx, partial,
-                num_time, dy.shape[1], num_channels, num_tiles, num_partials,
+                num_time, dy.shape[1], num_tiles, num_partials,
                 *dy.stride(), *x.stride(), weight.stride(0), weight.stride(2),
                 *(dx.stride() if need[0] else (0, 0, 0)),
-                K=num_taps, PADDING=padding, HELD=num_taps <= MAX_HELD_TAPS, NEED_DX=need[0],
-                NEED_DW=need_dw, HAS_LENGTHS=lengths is not None,
-                ACC=dispatch.accumulator(x.dtype), G=tile.groups, ROWS=tile.rows, BC=tile.block_c,
-                num_warps=tile.num_warps,
+                C=num_channels, DENSE=dispatch.are_dense(dy, x), K=num_taps, PADDING=padding,
+                HELD=num_taps <= MAX_HELD_TAPS, NEED_DX=need[0], NEED_DW=need_dw,
+                HAS_LENGTHS=lengths is not None, ACC=dispatch.accumulator(x.dtype), G=tile.groups,
+                ROWS=tile.rows, BC=tile.block_c, **dispatch.options(tile.num_warps),
             )  # fmt: skip
     if need_dw:
-        sums = sum_partials(partial, weight.dtype)
+        sums = sum_partials(partial, weight.dtype, bias_dtype)
         dweight = sums[0].unsqueeze(1) if need[1] else dweight
         dbias = sums[1] if need[2] else dbias
     return dx, dweight, dbias
 
 
-def taps_limit(weight: Tensor) -> str:
-    """Why Triton cannot serve this number of taps; empty where it can."""
+def limits(x: Tensor, weight: Tensor, *_: Any) -> str:
+    """Why Triton cannot serve these arguments; empty where it can."""
     num_taps = weight.shape[2]
     return f"{num_taps} taps, more than {MAX_TAPS}" if num_taps > MAX_TAPS else ""
 
@@ -290,26 +269,28 @@ def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, 
 
 
 def _backward_fake(
-    dy: Tensor, x: Tensor, weight: Tensor, padding: int, lengths: Tensor | None, need: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
+    dy: Tensor, x: Tensor, weight: Tensor, bias_dtype: torch.dtype, padding: int,
+    lengths: Tensor | None, need: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return (
         reference.empty_like_layout(x, x.shape[1]) if need[0] else x.new_empty(0),
         weight.new_empty(weight.shape if need[1] else 0),
-        weight.new_empty(weight.shape[0] if need[2] else 0),
+        weight.new_empty(weight.shape[0] if need[2] else 0, dtype=bias_dtype),
     )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, _, padding, lengths = inputs
+    x, weight, bias, padding, lengths = inputs
     ctx.save_for_backward(x, weight, lengths)
     ctx.padding = padding
+    ctx.bias_dtype = weight.dtype if bias is None else bias.dtype
 
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, lengths = ctx.saved_tensors
     need = list(ctx.needs_input_grad[:3])
     gradients = torch.ops.esi_fast.depthwise_conv1d_backward(
-        dy, x, weight, ctx.padding, lengths, need
+        dy, x, weight, ctx.bias_dtype, ctx.padding, lengths, need
     )
     kept = [g if needed else None for g, needed in zip(gradients, need, strict=True)]
     return (*kept, None, None)
@@ -321,16 +302,17 @@ dispatch.register(
     reference=reference.depthwise_conv1d_forward,
     launch=launch_forward,
     fake=_forward_fake,
-    limits=lambda x, weight, *_: taps_limit(weight),
+    check=reference.check_depthwise_conv1d,
+    limits=limits,
 )
 dispatch.register(
     "depthwise_conv1d_backward",
-    "(Tensor dy, Tensor x, Tensor weight, int padding, Tensor? lengths, bool[] need)"
-    " -> (Tensor, Tensor, Tensor)",
+    "(Tensor dy, Tensor x, Tensor weight, ScalarType bias_dtype, int padding, Tensor? lengths,"
+    " bool[] need) -> (Tensor, Tensor, Tensor)",
     reference=reference.depthwise_conv1d_backward,
     launch=launch_backward,
     fake=_backward_fake,
-    limits=lambda dy, x, weight, *_: taps_limit(weight),
+    limits=lambda dy, *arguments: limits(*arguments),
 )
 dispatch.register_gradient("depthwise_conv1d", _backward, _setup_context)
 
@@ -364,24 +346,20 @@ def depthwise_conv1d(
         padding: zeros on each side; `K // 2` keeps the length.
         lengths: `(B,)` int32 or int64: positions `t >= lengths[b]` count as absent. The record
             gives what it would give alone, `lengths[b] + 2 * padding - (K - 1)` samples, then
-            zeros; its gradient is zero past its end.
+            zeros; its gradient is zero past its end. More than T counts as T, less than 0 as 0.
         layout: "BTC" or "BCT", of input and output.
 
     Returns:
         `(B, T + 2 * padding - (K - 1), C)` in the layout and dtype of (the cast) `x`.
 
     Raises:
-        ValueError: shapes that do not fit, an unknown layout, or no output sample at all.
+        ValueError: shapes, dtypes or devices that do not fit, an unknown layout, or no output
+            sample at all.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x` and `weight`, no copy of
-    either. Double backward raises NotImplementedError.
+    either. Double backward, forward mode and `torch.func` raise: `reference` can do them.
     """
-    if layout not in ("BTC", "BCT"):
-        raise ValueError(f"layout={layout!r} is unknown: use 'BTC' or 'BCT'")
-    x_BTC = x if layout == "BTC" else x.transpose(1, 2)
-    reference.check_depthwise_conv1d(x_BTC, weight, bias, padding, lengths)
-    cast = reference.autocast_dtype(x)
-    if cast is not None and x.dtype != torch.float64:
-        x_BTC = x_BTC.to(cast)
-    y_BTC: Tensor = torch.ops.esi_fast.depthwise_conv1d(x_BTC, weight, bias, padding, lengths)
+    x_BTC = reference.as_btc(x, layout)
+    x_BTC = reference.autocast_input(x_BTC)
+    y_BTC: Tensor = dispatch.call("depthwise_conv1d", x_BTC, weight, bias, padding, lengths)
     return y_BTC if layout == "BTC" else y_BTC.transpose(1, 2)

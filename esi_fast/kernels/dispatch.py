@@ -2,7 +2,7 @@
 
 A CUDA tensor goes to Triton, any other to the PyTorch reference. What Triton cannot serve on CUDA
 goes to the reference as well: announced by one RuntimeWarning for each reason, and listed by
-`describe()`. `ESI_FAST_BACKEND=torch` in the environment sends everything to the reference.
+`kernels.describe()`. `ESI_FAST_BACKEND=torch` in the environment sends everything to the reference.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from esi_fast.kernels.reference import no_autocast
 
 try:
     import triton
     import triton.language as tl
-except ModuleNotFoundError:  # not a Linux wheel, or a slim installation: the reference serves
+except ImportError:  # not a Linux wheel, a slim or a broken installation: the reference serves
     triton = None
     tl = None
 
 _LIBRARY: Any = torch.library.Library("esi_fast", "DEF")  # type: ignore[no-untyped-call]
 __all__ = [
-    "accumulator", "announce_fallback", "backend", "ceil_div", "cuda_kernel", "describe", "jit",
-    "next_power_of_2", "on_device", "register", "register_gradient", "tl", "triton",
-    "why_not_triton",
+    "accumulator", "announce_fallback", "are_dense", "backend", "call", "ceil_div", "cuda_kernel",
+    "fallbacks", "jit", "next_power_of_2", "on_device", "options", "register",
+    "register_gradient", "tl", "triton", "why_not_triton",
 ]  # fmt: skip
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-_fallbacks: dict[tuple[str, str], None] = {}
+fallbacks: dict[tuple[str, str], None] = {}  # operator and reason, in order
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -67,8 +70,8 @@ def why_not_triton(args: Sequence[Any]) -> str:
 
 def announce_fallback(operator: str, reason: str) -> None:
     """Says once for each operator and reason that the reference runs, and remembers it."""
-    if (operator, reason) not in _fallbacks:
-        _fallbacks[operator, reason] = None
+    if (operator, reason) not in fallbacks:
+        fallbacks[operator, reason] = None
         warnings.warn(
             f"esi_fast.kernels.{operator} runs as PyTorch reference: {reason}",
             RuntimeWarning,
@@ -101,6 +104,7 @@ def register(
     reference: Callable[..., Any],
     launch: Callable[..., Any],
     fake: Callable[..., Any],
+    check: Callable[..., None] = lambda *args: None,
     limits: Callable[..., str] | None = None,
 ) -> None:
     """Defines `torch.ops.esi_fast.<name>`.
@@ -111,12 +115,36 @@ def register(
         reference: the implementation for every device but CUDA.
         launch: the one in Triton.
         fake: gives empty results of the right shapes, dtypes and strides.
+        check: raises ValueError where the arguments do not fit together.
         limits: from the arguments, why Triton cannot serve them; "" where it can.
     """
+
+    def checked(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            check(*args)
+            with no_autocast(args[0]):  # which otherwise casts what a kernel gives to torch
+                return kernel(*args)
+
+        return run
+
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, reference, "CompositeExplicitAutograd")
-    _LIBRARY.impl(name, cuda_kernel(name, reference, launch, limits), "CUDA")
-    torch.library.register_fake(f"esi_fast::{name}", fake, lib=_LIBRARY)
+    _LIBRARY.impl(name, checked(reference), "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, checked(cuda_kernel(name, reference, launch, limits)), "CUDA")
+    torch.library.register_fake(f"esi_fast::{name}", checked(fake), lib=_LIBRARY)
+
+
+def call(name: str, *args: Any) -> Any:
+    """Calls `torch.ops.esi_fast.<name>`; forward mode, which would give zeros, is refused."""
+    if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
+        for arg in args:
+            if not isinstance(arg, Tensor):
+                continue
+            if forward_ad.unpack_dual(arg).tangent is not None:  # type: ignore[no-untyped-call]
+                raise NotImplementedError(
+                    f"esi_fast.kernels: {name} has no forward mode; "
+                    "the functions of esi_fast.kernels.reference have one"
+                )
+    return getattr(torch.ops.esi_fast, name)(*args)
 
 
 def register_gradient(
@@ -129,8 +157,8 @@ def register_gradient(
 
     def no_double_backward(ctx: Any, *grads: Tensor) -> None:
         raise NotImplementedError(
-            f"esi_fast.kernels.{name} has no double backward: "
-            f"use esi_fast.kernels.reference.{name}, which autograd can differentiate twice"
+            f"esi_fast.kernels: {name} has no double backward; "
+            "the functions of esi_fast.kernels.reference have one"
         )
 
     torch.library.register_autograd(
@@ -146,6 +174,16 @@ def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
+def options(num_warps: int) -> dict[str, Any]:
+    """What every launch asks of Triton's compiler; from 3.10 on it fuses no products by itself."""
+    return {"num_warps": num_warps, "enable_fp_fusion": True}
+
+
+def are_dense(*tensors: Tensor) -> bool:
+    """Whether in each `(B, T, C)` a sample lies C elements behind the one before it."""
+    return all(x.stride(1) == x.shape[2] for x in tensors)
+
+
 def next_power_of_2(n: int) -> int:
     """The smallest power of two >= n, for n >= 1."""
     return 1 << (n - 1).bit_length()
@@ -156,28 +194,4 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def describe() -> str:
-    """A table of what runs where in this process, and the fallbacks that have happened so far."""
-    has_triton = why_not_triton(()) == ""
-    if not has_triton:
-        on_cuda = f"PyTorch reference ({why_not_triton(())})"
-    elif torch.cuda.is_available():
-        on_cuda = f"Triton {triton.__version__} on {torch.cuda.get_device_name()}"
-    else:
-        on_cuda = f"Triton {triton.__version__} (no CUDA device here)"
-    rows = [
-        ("operator", "CUDA tensors", "other tensors"),
-        ("depthwise_conv1d", on_cuda, "PyTorch reference"),
-        ("grn", on_cuda, "PyTorch reference"),
-        ("gelu_grn", on_cuda, "PyTorch reference"),
-        ("gelu_grn_mlp", f"{on_cuda}, matrix products by torch", "PyTorch reference"),
-        ("depthwise_conv1d_layer_norm", on_cuda, "PyTorch reference"),
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"esi_fast.kernels, torch {torch.__version__}"]
-    lines += [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines += [f"fallback: {operator}: {reason}" for operator, reason in _fallbacks]
-    return "\n".join(lines)
+backend()  # a wrong word is refused on import, on machines without a GPU too

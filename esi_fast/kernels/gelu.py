@@ -2,7 +2,7 @@
 
 With `u = |x|` and `p = Phi(-u)`, the tail of the normal distribution, `gelu(x) = max(x, 0) - u * p`
 and `Phi(x)` is p or 1 - p: no cancellation in the tail. For 16-bit data `log2 p` is a polynomial of
-degree 8 (minimax on [0, 5.5], fitted for this file), and p right to a relative 7e-6: a seventieth
+degree 8 (minimax on [0, 5.5], fitted for this file), and p right to a relative 8e-6: a sixtieth
 of half a unit in the last place of float16, for ten instructions where the error function takes
 thirty and would be slower than the memory. Wider data gets the error function.
 """

@@ -7,7 +7,8 @@ sums that are the gradient of the first layer's bias.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,15 +50,18 @@ def launch_backward(
     eps: float,
     activation: Activation,
     lengths: Tensor | None,
+    need: Sequence[bool],
 ) -> tuple[Tensor, ...]:
-    """Gradients of x, weight1, bias1, gamma, beta, weight2, bias2."""
+    """Gradients of x, weight1, bias1, gamma, beta, weight2, bias2; empty where not needed."""
     dout, x = reference.mask_time(dout, lengths), reference.mask_time(x, lengths)
     dy = torch.matmul(dout, weight2)
+    for_layers = need[2] or need[5]
     dhidden, dgamma, dbeta, y, dbias1 = launch_grn_backward(
-        dy, hidden, gamma, norm, eps, activation, lengths, beta=beta
-    )
+        dy, hidden, gamma, beta.dtype, norm, eps, activation, lengths,
+        beta=beta if for_layers else None,
+    )  # fmt: skip
     return reference.mlp_gradients(
-        dout, x, weight1, y, dhidden, dbias1.to(weight1.dtype), dgamma, dbeta
+        dout, x, weight1, y, dhidden, dbias1.to(weight1.dtype), dgamma, dbeta, need
     )
 
 
@@ -71,16 +75,24 @@ def _forward_fake(
 
 
 def _backward_fake(
-    dout: Tensor, x: Tensor, weight1: Tensor, gamma: Tensor, beta: Tensor, weight2: Tensor, *_: Any
+    dout: Tensor,
+    x: Tensor,
+    weight1: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    weight2: Tensor,
+    *rest: Any,
 ) -> tuple[Tensor, ...]:
+    need = rest[-1]
+    num_hidden, num_out = weight1.shape[0], weight2.shape[0]
     return (
-        x.new_empty(x.shape),
-        weight1.new_empty(weight1.shape),
-        weight1.new_empty(weight1.shape[0]),
+        x.new_empty(x.shape if need[0] else 0),
+        weight1.new_empty(weight1.shape if need[1] else 0),
+        weight1.new_empty(num_hidden if need[2] else 0),
         torch.empty_like(gamma),
-        torch.empty_like(gamma),
-        weight2.new_empty(weight2.shape),
-        dout.new_empty(dout.shape[2]),
+        torch.empty_like(beta),
+        weight2.new_empty(weight2.shape if need[5] else 0),
+        weight2.new_empty(num_out if need[6] else 0),
     )
 
 
@@ -97,10 +109,12 @@ def _backward(ctx: Any, dout: Tensor | None, *_: Tensor | None) -> tuple[Tensor 
     if dout is None:
         return (None,) * 10
     *tensors, lengths = ctx.saved_tensors
+    need = list(ctx.needs_input_grad[:7])
     gradients = torch.ops.esi_fast.gelu_grn_mlp_backward(
-        dout, *tensors, ctx.eps, ctx.activation, lengths
+        dout, *tensors, ctx.eps, ctx.activation, lengths, need
     )
-    return (*gradients, None, None, None)
+    kept = [g if needed else None for g, needed in zip(gradients, need, strict=True)]
+    return (*kept, None, None, None)
 
 
 dispatch.register(
@@ -110,11 +124,12 @@ dispatch.register(
     reference=reference.gelu_grn_mlp_forward,
     launch=launch_forward,
     fake=_forward_fake,
+    check=reference.check_gelu_grn_mlp,
 )
 dispatch.register(
     "gelu_grn_mlp_backward",
     "(Tensor dout, Tensor x, Tensor weight1, Tensor gamma, Tensor beta, Tensor weight2,"
-    " Tensor hidden, Tensor norm, float eps, str activation, Tensor? lengths)"
+    " Tensor hidden, Tensor norm, float eps, str activation, Tensor? lengths, bool[] need)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference=reference.gelu_grn_mlp_backward,
     launch=launch_backward,
@@ -134,7 +149,7 @@ def gelu_grn_mlp(
     *,
     eps: float = 1e-6,
     lengths: Tensor | None = None,
-    approximate: Literal["none", "tanh"] = "none",
+    approximate: reference.Approximate = "none",
 ) -> Tensor:
     """Linear layer, GELU, GRN, linear layer: keeps one hidden tensor for the backward, not four.
 
@@ -160,22 +175,17 @@ def gelu_grn_mlp(
         `(B, T, D)`, dtype of (the cast) `x`.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown `approximate`.
+        ValueError: shapes, dtypes or devices that do not fit, or an unknown `approximate`.
 
     Determinism: that of torch's matrix products. Saved for backward: `x` and the parameters, no
-    copy, the hidden layer before the GELU, and `B * H` norms. Double backward raises
-    NotImplementedError.
+    copy, the hidden layer before the GELU, and `B * H` norms. What is frozen costs nothing in the
+    backward. Double backward, forward mode and `torch.func` raise: `reference` can do them.
     """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"approximate={approximate!r} is unknown: use 'none' or 'tanh'")
-    reference.check_gelu_grn_mlp(x, weight1, bias1, gamma, beta, weight2, bias2, lengths)
-    cast = reference.autocast_dtype(x)
-    if cast is not None and x.dtype != torch.float64:
-        x, weight1, bias1, weight2, bias2 = (
-            t.to(cast) for t in (x, weight1, bias1, weight2, bias2)
-        )
-    activation = "gelu" if approximate == "none" else "gelu_tanh"
-    out: Tensor = torch.ops.esi_fast.gelu_grn_mlp(
-        x, weight1, bias1, gamma, beta, weight2, bias2, eps, activation, lengths
+    activation = reference.activation_of(approximate)
+    x, weight1, bias1, weight2, bias2 = (
+        reference.autocast_input(t) for t in (x, weight1, bias1, weight2, bias2)
+    )
+    out: Tensor = dispatch.call(
+        "gelu_grn_mlp", x, weight1, bias1, gamma, beta, weight2, bias2, eps, activation, lengths
     )[0]
     return out

@@ -13,12 +13,12 @@ on.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from esi_fast.kernels import dispatch, reference
+from esi_fast.kernels import dispatch, reference, tiles
 from esi_fast.kernels.dispatch import ceil_div, next_power_of_2
 from esi_fast.kernels.grn_kernels import (
     backward_kernel,
@@ -29,30 +29,7 @@ from esi_fast.kernels.grn_kernels import (
 )
 from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.reference import Activation
-
-
-class Tile(NamedTuple):
-    """A launch configuration: rows of time, channels, warps."""
-
-    block_t: int
-    block_c: int
-    num_warps: int
-
-
-class Tiles(NamedTuple):
-    """Those of the first pass, whose rows are one partial sum, and of the second."""
-
-    sums: Tile
-    apply: Tile
-
-
-def shipped_tiles(num_channels: int, channels_first: bool) -> Tiles:
-    """The shipped configuration of all kernels."""
-    if channels_first:
-        tile = Tile(128, min(8, next_power_of_2(num_channels)), 4)
-        return Tiles(tile, tile)
-    block_c = max(16, next_power_of_2(num_channels))
-    return Tiles(Tile(64, min(64, block_c), 2), Tile(32, min(128, block_c), 4))
+from esi_fast.kernels.tiles import Tile
 
 
 def _half(x: Tensor) -> bool:
@@ -60,9 +37,17 @@ def _half(x: Tensor) -> bool:
 
 
 def _launch_sums(
-    dy: Tensor | None, x: Tensor, activation: Activation, lengths: Tensor | None, tile: Tile
+    dy: Tensor | None,
+    x: Tensor,
+    activation: Activation,
+    lengths: Tensor | None,
+    tile: Tile | None = None,
 ) -> Tensor:
     """Sums over the chunks of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (.., 2, C)."""
+    tile = tile or tiles.choose(
+        "grn_sums" if dy is None else "grn_backward_sums", x, reference.is_channels_first(x), 1,
+        lambda tile: _launch_sums(dy, x, activation, lengths, tile),
+    )  # fmt: skip
     num_batch, num_time, num_channels = x.shape
     num_chunks = ceil_div(num_time, tile.block_t)
     acc = reference.compute_dtype(x)
@@ -72,18 +57,18 @@ def _launch_sums(
         *((0, 0, 0) if dy is None else dy.stride()), *x.stride(),
         BACKWARD=dy is not None, ACTIVATION=activation, HAS_LENGTHS=lengths is not None,
         ACC=dispatch.accumulator(x.dtype), HALF=_half(x), BT=tile.block_t,
-        BC=tile.block_c, num_warps=tile.num_warps,
+        BC=tile.block_c, **dispatch.options(tile.num_warps),
     )  # fmt: skip
     return partial
 
 
-def record_block(num_channels: int) -> dict[str, int]:
+def record_block(num_channels: int) -> dict[str, Any]:
     """Configuration of the kernels that have all channels of a record in one program."""
     block_c = min(2048, max(16, next_power_of_2(num_channels)))
     return {
         "BC": block_c,
         "BR": max(4, min(16, 8192 // block_c)),
-        "num_warps": 8,
+        **dispatch.options(num_warps=8),
     }
 
 
@@ -94,22 +79,25 @@ def launch_forward(
     eps: float,
     activation: Activation,
     lengths: Tensor | None,
-    tiles: Tiles | None = None,
+    sums_tile: Tile | None = None,
+    tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Both forward passes on `(B, T, C)`, any strides -> y and norms; `tiles` overrides."""
+    """Both forward passes on `(B, T, C)`, any strides -> y and norms; tiles override the table."""
     num_batch, num_time, num_channels = x.shape
     y = reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
     acc = reference.compute_dtype(x)
     if y.numel() == 0:
         return y, x.new_zeros((num_batch, num_channels), dtype=acc)
-    tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
-    tile = tiles.apply
+    tile = tile or tiles.choose(
+        "grn", x, reference.is_channels_first(x), 1,
+        lambda tile: launch_forward(x, gamma, beta, eps, activation, lengths, sums_tile, tile),
+    )  # fmt: skip
     num_programs = ceil_div(num_channels, tile.block_c) * ceil_div(num_time, tile.block_t)
     norm, scale = (x.new_empty((num_batch, num_channels), dtype=acc) for _ in range(2))
     accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
-        partial = _launch_sums(None, x, activation, lengths, tiles.sums)
+        partial = _launch_sums(None, x, activation, lengths, sums_tile)
         norms_kernel[(num_batch,)](
             partial, gamma.contiguous(), norm, scale, partial.shape[1], num_channels, eps,
             **accumulate, **record_block(num_channels),
@@ -118,7 +106,7 @@ def launch_forward(
             x, scale, beta.contiguous(), lengths, y,
             num_time, num_channels, *x.stride(), *y.stride(),
             ACTIVATION=activation, HAS_LENGTHS=lengths is not None, **accumulate, HALF=_half(x),
-            BT=tile.block_t, BC=tile.block_c, num_warps=tile.num_warps,
+            BT=tile.block_t, BC=tile.block_c, **dispatch.options(tile.num_warps),
         )  # fmt: skip
     return y, norm
 
@@ -127,14 +115,16 @@ def launch_backward(
     dy: Tensor,
     x: Tensor,
     gamma: Tensor,
+    beta_dtype: torch.dtype,
     norm: Tensor,
     eps: float,
     activation: Activation,
     lengths: Tensor | None,
-    tiles: Tiles | None = None,
+    sums_tile: Tile | None = None,
+    tile: Tile | None = None,
     beta: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Both backward passes -> dx like `x`, dgamma and dbeta in the dtype of `gamma`.
+    """Both backward passes -> dx like `x`, dgamma like `gamma`, dbeta.
 
     Where `beta` is given, for the layers around: y, like `x`, made again on the way, and the sums
     of dx (C,); otherwise two empty tensors.
@@ -144,10 +134,14 @@ def launch_backward(
     y = x.new_empty(0) if beta is None else reference.empty_like_layout(x, num_time)
     lengths = None if lengths is None else lengths.contiguous()
     if dx.numel() == 0:
-        dgamma, dbeta = torch.zeros_like(gamma), torch.zeros_like(gamma)
+        dgamma, dbeta = torch.zeros_like(gamma), torch.zeros_like(gamma, dtype=beta_dtype)
         return dx, dgamma, dbeta, y, torch.zeros_like(gamma if beta is not None else y)
-    tiles = tiles or shipped_tiles(num_channels, reference.is_channels_first(x))
-    tile = tiles.apply
+    tile = tile or tiles.choose(
+        "grn_backward", x, reference.is_channels_first(x), 1,
+        lambda tile: launch_backward(
+            dy, x, gamma, beta_dtype, norm, eps, activation, lengths, sums_tile, tile, beta
+        ),
+    )  # fmt: skip
     acc = reference.compute_dtype(x)
     scale, ratio = x.new_empty((2, num_batch, num_channels), dtype=acc)
     rows = x.new_empty((num_batch, 2, num_channels), dtype=acc)
@@ -155,7 +149,7 @@ def launch_backward(
     sums = x.new_empty((num_tiles, num_channels) if beta is not None else 0, dtype=acc)
     accumulate = {"ACC": dispatch.accumulator(x.dtype)}
     with dispatch.on_device(x):
-        partial = _launch_sums(dy, x, activation, lengths, tiles.sums)
+        partial = _launch_sums(dy, x, activation, lengths, sums_tile)
         coefficients_kernel[(num_batch,)](
             partial, gamma.contiguous(), norm, scale, ratio, rows,
             partial.shape[1], num_channels, eps, **accumulate, **record_block(num_channels),
@@ -166,9 +160,9 @@ def launch_backward(
             num_time, num_channels, *dy.stride(), *x.stride(), *dx.stride(),
             ACTIVATION=activation, HAS_LENGTHS=lengths is not None, FOR_LAYERS=beta is not None,
             **accumulate, HALF=_half(x), BT=tile.block_t, BC=tile.block_c,
-            num_warps=tile.num_warps,
+            **dispatch.options(tile.num_warps),
         )  # fmt: skip
-    dgamma, dbeta = sum_partials(rows, gamma.dtype)
+    dgamma, dbeta = sum_partials(rows, gamma.dtype, beta_dtype)
     return dx, dgamma.squeeze(1), dbeta, y, sums if beta is None else sums.sum(0)
 
 
@@ -177,17 +171,19 @@ def _forward_fake(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return reference.empty_like_layout(x, x.shape[1]), norm
 
 
-def _backward_fake(dy: Tensor, x: Tensor, gamma: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_fake(
+    dy: Tensor, x: Tensor, gamma: Tensor, beta_dtype: torch.dtype, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     dx = reference.empty_like_layout(x, x.shape[1])
-    return dx, torch.empty_like(gamma), torch.empty_like(gamma)
+    return dx, torch.empty_like(gamma), torch.empty_like(gamma, dtype=beta_dtype)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, gamma, _, eps, activation, lengths = inputs
+    x, gamma, beta, eps, activation, lengths = inputs
     ctx.set_materialize_grads(False)  # of the outputs that have none, as large as they are
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(x, gamma, output[1], lengths)
-    ctx.eps, ctx.activation = eps, activation
+    ctx.beta_dtype, ctx.eps, ctx.activation = beta.dtype, eps, activation
 
 
 def _backward(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -195,7 +191,7 @@ def _backward(ctx: Any, dy: Tensor | None, _: Tensor | None) -> tuple[Tensor | N
         return (None,) * 6
     x, gamma, norm, lengths = ctx.saved_tensors
     gradients = torch.ops.esi_fast.grn_backward(
-        dy, x, gamma, norm, ctx.eps, ctx.activation, lengths
+        dy, x, gamma, ctx.beta_dtype, norm, ctx.eps, ctx.activation, lengths
     )
     return (*gradients, None, None, None)
 
@@ -207,11 +203,12 @@ dispatch.register(
     reference=reference.grn_forward,
     launch=launch_forward,
     fake=_forward_fake,
+    check=reference.check_grn,
 )
 dispatch.register(
     "grn_backward",
-    "(Tensor dy, Tensor x, Tensor gamma, Tensor norm, float eps, str activation, Tensor? lengths)"
-    " -> (Tensor, Tensor, Tensor)",
+    "(Tensor dy, Tensor x, Tensor gamma, ScalarType beta_dtype, Tensor norm, float eps,"
+    " str activation, Tensor? lengths) -> (Tensor, Tensor, Tensor)",
     reference=reference.grn_backward,
     launch=lambda *args: launch_backward(*args)[:3],
     fake=_backward_fake,
@@ -245,14 +242,14 @@ def grn(
         `(B, T, C)`, dtype of `x`.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes, dtypes or devices that do not fit.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x`, no copy, and `B * C`
-    norms. The gradient of a dead channel (norm 0) through its norm is 0. Double backward raises
-    NotImplementedError. The operator `torch.ops.esi_fast.grn` gives the norms as well.
+    norms. The gradient of a dead channel (norm 0) through its norm is 0. Double backward, forward
+    mode and `torch.func` raise: `reference` can do them. The operator `torch.ops.esi_fast.grn`
+    gives the norms as well.
     """
-    reference.check_grn(x, gamma, beta, lengths)
-    y: Tensor = torch.ops.esi_fast.grn(x, gamma, beta, eps, "none", lengths)[0]
+    y: Tensor = dispatch.call("grn", x, gamma, beta, eps, "none", lengths)[0]
     return y
 
 
@@ -263,9 +260,12 @@ def gelu_grn(
     *,
     eps: float = 1e-6,
     lengths: Tensor | None = None,
-    approximate: Literal["none", "tanh"] = "none",
+    approximate: reference.Approximate = "none",
 ) -> Tensor:
     """GELU, then global response normalisation, with nothing stored between them.
+
+    As operator `torch.ops.esi_fast.grn` with `activation="gelu"` or "gelu_tanh"; as module
+    `kernels.nn.GRN(channels, activation="gelu")`.
 
     Equivalent to:
         ```python
@@ -284,14 +284,11 @@ def gelu_grn(
         `(B, T, C)`, dtype of `x`.
 
     Raises:
-        ValueError: shapes that do not fit, or an unknown `approximate`.
+        ValueError: shapes, dtypes or devices that do not fit, or an unknown `approximate`.
 
     Determinism and double backward as in `grn`. Saved for backward: `x` (before the GELU), no copy,
     and `B * C` norms.
     """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"approximate={approximate!r} is unknown: use 'none' or 'tanh'")
-    reference.check_grn(x, gamma, beta, lengths)
-    activation = "gelu" if approximate == "none" else "gelu_tanh"
-    y: Tensor = torch.ops.esi_fast.grn(x, gamma, beta, eps, activation, lengths)[0]
+    activation = reference.activation_of(approximate)
+    y: Tensor = dispatch.call("grn", x, gamma, beta, eps, activation, lengths)[0]
     return y

@@ -32,9 +32,12 @@ class DepthwiseConv1d(nn.Module):
         padding: zeros on both sides; None keeps the length, which asks for an odd `kernel_size`.
         bias: whether to add a bias.
         layout: "BTC" (channels-last) or "BCT", of input and output alike.
+        device: of the parameters.
+        dtype: of the parameters.
 
     Raises:
-        ValueError: `padding=None` with an even `kernel_size`.
+        ValueError: `padding=None` with an even `kernel_size`, an unknown layout, no tap, or a
+            negative padding.
     """
 
     def __init__(
@@ -45,14 +48,22 @@ class DepthwiseConv1d(nn.Module):
         padding: int | None = None,
         bias: bool = True,
         layout: Layout = "BTC",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if kernel_size < 1:
+            raise ValueError(f"kernel_size={kernel_size} must be at least 1")
         if padding is None and kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} is even: give padding explicitly")
+        if padding is not None and (not isinstance(padding, int) or padding < 0):
+            raise ValueError(f"padding={padding!r} must be a count of samples, or None")
+        reference.check_layout(layout)
         self.padding = kernel_size // 2 if padding is None else padding
         self.layout = layout
-        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
-        self.bias = nn.Parameter(torch.empty(channels)) if bias else None
+        weight = torch.empty(channels, 1, kernel_size, device=device, dtype=dtype)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(weight.new_empty(channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -87,17 +98,35 @@ class GRN(nn.Module):
         channels: `C`.
         eps: added to the mean of the norms.
         activation: applied to the input in the same pass: "none", "gelu" (erf) or "gelu_tanh".
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: an unknown activation.
     """
 
     def __init__(
-        self, channels: int, *, eps: float = 1e-6, activation: Activation = "none"
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-6,
+        activation: Activation = "none",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        reference.check_activation(activation)
         self.eps = eps
         self.activation = activation
-        self.gamma = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
+        self.gamma = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
+        self.beta = nn.Parameter(torch.empty(channels, device=device, dtype=dtype))
+        self.reset_parameters()
         self.register_load_state_dict_pre_hook(_accept_other_grn)  # type: ignore[no-untyped-call]
+
+    def reset_parameters(self) -> None:
+        """Sets both parameters to zero."""
+        nn.init.zeros_(self.gamma)
+        nn.init.zeros_(self.beta)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, C)` -> `(B, T, C)`; `lengths` as in `grn`."""
@@ -124,10 +153,9 @@ def _accept_other_grn(
     for ours, theirs in (("gamma", "weight"), ("beta", "bias")):
         if prefix + theirs in state_dict and prefix + ours not in state_dict:
             state_dict[prefix + ours] = state_dict.pop(prefix + theirs)
-        if prefix + ours in state_dict:
-            saved = state_dict[prefix + ours]
-            if saved.shape[:-1].numel() == 1:  # another shape is refused as it should be
-                state_dict[prefix + ours] = saved.flatten()
+        saved = state_dict.get(prefix + ours)
+        if isinstance(saved, Tensor) and saved.shape[:-1].numel() == 1:
+            state_dict[prefix + ours] = saved.flatten()  # torch refuses what is left as it was
 
 
 class ConvNeXtV2Block1d(nn.Module):
@@ -143,21 +171,31 @@ class ConvNeXtV2Block1d(nn.Module):
         dim: `C`.
         drop_path: probability that training drops the branch of a record (stochastic depth).
         kernel_size: odd number of taps.
+        device: of the parameters.
+        dtype: of the parameters.
 
     Raises:
         ValueError: `drop_path` outside [0, 1), or an even `kernel_size`.
     """
 
-    def __init__(self, dim: int, drop_path: float = 0.0, kernel_size: int = 7) -> None:
+    def __init__(
+        self,
+        dim: int,
+        drop_path: float = 0.0,
+        kernel_size: int = 7,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         if not 0.0 <= drop_path < 1.0:
             raise ValueError(f"drop_path={drop_path} must lie in [0, 1)")
         self.drop_path = drop_path
-        self.dwconv = DepthwiseConv1d(dim, kernel_size)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.pwconv1 = nn.Linear(dim, 4 * dim)
-        self.grn = GRN(4 * dim, activation="gelu")
-        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.dwconv = DepthwiseConv1d(dim, kernel_size, device=device, dtype=dtype)
+        self.norm = nn.LayerNorm(dim, eps=1e-6, device=device, dtype=dtype)
+        self.pwconv1 = nn.Linear(dim, 4 * dim, device=device, dtype=dtype)
+        self.grn = GRN(4 * dim, activation="gelu", device=device, dtype=dtype)
+        self.pwconv2 = nn.Linear(4 * dim, dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, C)` -> `(B, T, C)`; `lengths` as in `grn`."""

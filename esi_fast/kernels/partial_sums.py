@@ -40,14 +40,17 @@ def sum_partials_kernel(
     tl.store(second_ptr + c, total.to(second_ptr.dtype.element_ty), mask=k == num_first)
 
 
-def sum_partials(partial: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Sums (rows, N + 1, C) over the rows -> (C, N) and (C,) of this dtype: taps and bias, say."""
+def sum_partials(
+    partial: Tensor, first_dtype: torch.dtype, second_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Sums (rows, N + 1, C) over the rows -> (C, N) and (C,) of these dtypes: taps, bias."""
     num_rows, num_sums, num_channels = partial.shape
-    first = partial.new_empty((num_channels, num_sums - 1), dtype=dtype)
-    second = partial.new_empty(num_channels, dtype=dtype)
+    first = partial.new_empty((num_channels, num_sums - 1), dtype=first_dtype)
+    second = partial.new_empty(num_channels, dtype=second_dtype)
     with dispatch.on_device(partial):
         sum_partials_kernel[(ceil_div(num_sums * num_channels, BLOCK_COLUMNS),)](
             partial, first, second, num_rows, num_channels, num_sums - 1,
             ACC=dispatch.accumulator(partial.dtype), BR=BLOCK_ROWS, BN=BLOCK_COLUMNS,
+            **dispatch.options(num_warps=4),
         )  # fmt: skip
     return first, second

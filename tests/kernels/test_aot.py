@@ -1,7 +1,7 @@
-"""Every kernel's shipped configuration, compiled ahead of time: no GPU needed.
+"""Every row of the table of tiles, compiled ahead of time: no GPU needed.
 
 For sm_80 and sm_90, whose registers, memory and instructions are looked at, and for gfx942, where
-nothing may spill. bfloat16 throughout; for sm_90 float16 and float32, too.
+nothing may spill. bfloat16 throughout; for sm_90 the other dtypes, too.
 
 A process of its own, since what the interpreter has wrapped cannot be compiled; it prints one line
 of JSON for each kernel, layout and target.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -18,19 +19,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-# Three blocks of 128 threads on a multiprocessor, at least; of float32 two.
-MAX_REGISTERS = {"*bf16": 168, "*fp16": 168, "*fp32": 224}
+# Three blocks of 128 threads on a multiprocessor, at least. Of float64 two: it is for checks.
+MAX_REGISTERS = {"*bf16": 168, "*fp16": 168, "*fp32": 168, "*fp64": 255}
 MAX_SHARED_BYTES = 99 * 1024  # what the smallest device of these families gives to a block
-C = 128
-KERNELS = (
-    "forward_kernel", "backward_kernel", "sums_kernel", "norms_kernel", "coefficients_kernel",
-)  # fmt: skip
-
-
 Target = int | str  # a compute capability, or AMD's name
 
 
@@ -79,94 +74,117 @@ def compile_kernel(
     }
 
 
-BOTH: tuple[Target, ...] = (80, 90, "gfx942")
+class Configuration(NamedTuple):
+    """A kernel as it is compiled; `given` has what is no int32 and no pointer to the data."""
+
+    name: str
+    kernel: Any
+    num_warps: int
+    target: Target
+    pointers: str
+    given: dict[str, Any]
 
 
-def configurations() -> Iterator[tuple[str, Any, int, tuple[Target, ...], dict[str, Any]]]:
-    """Name, kernel, warps, targets, and the arguments that are no int32 and no pointers to data."""
+ARCHITECTURES: dict[Target, str] = {80: "sm_80", 90: "sm_90", "gfx942": "gfx942"}
+DTYPES = {"*bf16": 16, "*fp16": 16, "*fp32": 32, "*fp64": 64}
+STATISTICS = ("partial", "scale", "ratio", "norm", "rows", "mean", "rstd")
+
+
+def variants(row: Any) -> Iterator[tuple[Target, str, bool]]:
+    """Target, dtype and whether with lengths: the tuned cases everywhere, the others once."""
+    yield 90, "*bf16", True
+    if row.layout == "BTC" and row.max_taps <= 7 and row.max_channels > 32:
+        yield 80, "*bf16", False
+        yield 90, "*bf16", False
+        yield "gfx942", "*bf16", False
+        if row.max_channels in (128, 1024, math.inf):
+            yield from ((90, dtype, False) for dtype in ("*fp16", "*fp32", "*fp64"))
+
+
+def arguments(pointers: str, lengths: bool) -> dict[str, Any]:
+    """What all kernels are given: everything is asked for."""
     import triton.language as tl
 
-    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
-    conv_ln = importlib.import_module("esi_fast.kernels.depthwise_conv1d_layer_norm")
-    grn = importlib.import_module("esi_fast.kernels.grn")
-    plain = {"lengths_ptr": None, "HAS_LENGTHS": False, "ACC": tl.float32, "BACKWARD": True}
-    plain |= {"HAS_BIAS": True, "NEED_DX": True, "NEED_DW": True, "ACTIVATION": "gelu"}
-    plain |= {"HALF": True, "FOR_LAYERS": True, "eps": "fp32"}
-    statistics = ("partial", "scale", "ratio", "norm", "rows", "mean", "rstd")
-    plain |= {f"{name}_ptr": "*fp32" for name in statistics}
-    no_dy = {"BACKWARD": False, "dy_ptr": None} | {f"dy_stride_{axis}": 0 for axis in "btc"}
+    wide = pointers == "*fp64"
+    given = {"lengths_ptr": "*i64" if lengths else None, "HAS_LENGTHS": lengths}
+    given |= {"ACC": tl.float64 if wide else tl.float32, "HALF": pointers in ("*bf16", "*fp16")}
+    given |= {f"{name}_ptr": "*fp64" if wide else "*fp32" for name in STATISTICS}
+    given |= {"HAS_BIAS": True, "NEED_DX": True, "NEED_DW": True, "FOR_LAYERS": True}
+    return given | {"ACTIVATION": "gelu", "eps": "fp32", "w_stride_k": 1}
 
-    def taps(num_taps: int) -> dict[str, Any]:
-        held = num_taps <= conv.MAX_HELD_TAPS
-        return {"K": num_taps, "PADDING": num_taps // 2, "HELD": held, "w_stride_k": 1}
 
-    for layout in ("BTC", "BCT"):
-        unit, first = ("t", True) if layout == "BCT" else ("c", False)
-        both = plain | {f"{name}_stride_{unit}": 1 for name in ("x", "y", "dy", "dx")}
-        for num_taps, targets in ((7, BOTH), (conv.MAX_TAPS, (90,))):
-            for way, kernel, tile in (
-                ("forward", conv.forward_kernel, conv.forward_tile(C, num_taps, first)),
-                ("backward", conv.backward_kernel, conv.backward_tile(C, num_taps, first)),
-            ):
-                given = both | taps(num_taps)
-                given |= {"G": tile.groups, "ROWS": tile.rows, "BC": tile.block_c}
-                name = f"{layout} conv {way}, {num_taps} taps"
-                yield name, kernel, tile.num_warps, targets, given
-        tiles = grn.shipped_tiles(C, first)
-        for name, kernel, more in (
-            ("sums", grn.sums_kernel, no_dy),
-            ("forward", grn.forward_kernel, {}),
-            ("backward sums", grn.sums_kernel, {}),
-            ("backward", grn.backward_kernel, {"FOR_LAYERS": False}),
-            ("backward for layers", grn.backward_kernel, {}),
-        ):
-            tile = tiles.sums if kernel is grn.sums_kernel else tiles.apply
-            given = both | {"BT": tile.block_t, "BC": tile.block_c} | more
-            yield f"{layout} grn {name}", kernel, tile.num_warps, BOTH, given
-    contiguous = plain | {f"{name}_stride_c": 1 for name in ("x", "y", "dy", "dx")}
-    for width in (128, 256, 512, conv_ln.MAX_CHANNELS):
-        for way, kernel, tile in (
-            ("forward", conv_ln.forward_kernel, conv_ln.forward_tile(width)),
-            ("backward", conv_ln.backward_kernel, conv_ln.backward_tile(width)),
-        ):
-            given = contiguous | taps(7) | {"G": tile.groups, "ROWS": tile.rows, "BC": tile.block_c}
-            yield f"BTC conv_ln {way}, {width} wide", kernel, tile.num_warps, BOTH, given
-    for width in (128, 6144):
-        block = grn.record_block(width)
-        given = plain | {"BC": block["BC"], "BR": block["BR"]}
-        for kernel in (grn.norms_kernel, grn.coefficients_kernel):
-            name = f"grn {kernel.__name__}, {width} wide"
-            yield name, kernel, block["num_warps"], BOTH, given
-    partials = importlib.import_module("esi_fast.kernels.partial_sums")
-    given = plain | {"BR": partials.BLOCK_ROWS, "BN": partials.BLOCK_COLUMNS}
-    yield "sum of partials", partials.sum_partials_kernel, 4, BOTH, given
-    # A size or stride of one becomes a constant at launch; here with float64 and with lengths.
-    ones = plain | dict.fromkeys(("T", "T_out", "C", "num_tiles", "num_partials", "w_stride_c"), 1)
+def configurations() -> Iterator[Configuration]:
+    """Every row of the table of tiles, and the kernels that have no tile."""
+    conv, conv_ln, grn, partials, tiles = (
+        importlib.import_module(f"esi_fast.kernels.{name}")
+        for name in (
+            "depthwise_conv1d", "depthwise_conv1d_layer_norm", "grn", "partial_sums", "tiles",
+        )
+    )  # fmt: skip
+    kernels = {
+        "depthwise_conv1d": conv.forward_kernel,
+        "depthwise_conv1d_backward": conv.backward_kernel,
+        "depthwise_conv1d_layer_norm": conv_ln.forward_kernel,
+        "depthwise_conv1d_layer_norm_backward": conv_ln.backward_kernel,
+        "grn_sums": grn.sums_kernel,
+        "grn": grn.forward_kernel,
+        "grn_backward_sums": grn.sums_kernel,
+        "grn_backward": grn.backward_kernel,
+    }
+    for row in tiles.read_table(tiles.SHIPPED_PATH):
+        width = 2 * row.tile.block_c if row.max_channels == math.inf else int(row.max_channels)
+        for target, pointers, lengths in variants(row):
+            key = tiles.Key(
+                row.kernel, row.layout, row.max_taps, ARCHITECTURES[target], DTYPES[pointers], width
+            )
+            if tiles.shipped_tile(key) != row.tile:
+                continue  # there is another row for these
+            channels_first = row.layout == "BCT"
+            given = arguments(pointers, lengths)
+            axis = "t" if channels_first else "c"
+            given |= {f"{name}_stride_{axis}": 1 for name in ("x", "y", "dy", "dx")}
+            given |= {"G": row.tile.groups, "ROWS": row.tile.rows, "BC": row.tile.block_c}
+            given |= {"BT": row.tile.block_t}
+            if "grn" in row.kernel:
+                given |= {"BACKWARD": "backward" in row.kernel}
+                if row.kernel == "grn_sums":
+                    given |= {"dy_ptr": None} | {f"dy_stride_{axis}": 0 for axis in "btc"}
+            else:
+                given |= {"C": width, "DENSE": not channels_first, "K": row.max_taps}
+                given |= {"PADDING": row.max_taps // 2, "HELD": row.max_taps <= conv.MAX_HELD_TAPS}
+            name = f"{row.kernel} {row.layout} {row.max_taps} {width} {lengths}"
+            kernel = kernels[row.kernel]
+            yield Configuration(name, kernel, row.tile.num_warps, target, pointers, given)
+    given = arguments("*bf16", False)
+    for target in ARCHITECTURES:
+        for width in (128, 6144):
+            block = grn.record_block(width)
+            sizes = {"BC": block["BC"], "BR": block["BR"]}
+            for kernel in (grn.norms_kernel, grn.coefficients_kernel):
+                name, num_warps = f"{kernel.__name__} {width}", block["num_warps"]
+                yield Configuration(name, kernel, num_warps, target, "*bf16", given | sizes)
+        sizes = {"BR": partials.BLOCK_ROWS, "BN": partials.BLOCK_COLUMNS}
+        kernel = partials.sum_partials_kernel
+        yield Configuration("sum of partials", kernel, 4, target, "*bf16", given | sizes)
+    # A size or stride of one becomes a constant at launch.
+    ones = arguments("*fp64", True)
+    ones |= dict.fromkeys(("T", "T_out", "num_tiles", "num_partials", "w_stride_c"), 1)
     ones |= {f"{name}_stride_{axis}": 1 for name in ("x", "y", "dy", "dx") for axis in "btc"}
-    ones |= {"lengths_ptr": "*i64", "HAS_LENGTHS": True, "ACC": tl.float64, "HALF": False}
-    ones |= {"ACTIVATION": "gelu_tanh", "G": 4, "ROWS": 2, "num_chunks": 1} | taps(7)
-    pointers = ("x", "y", "dy", "dx", "dz", "w", "b", "beta", "gamma", "ln_w", "ln_b")
-    ones |= {f"{name}_ptr": "*fp64" for name in (*pointers, *statistics)}
-    ones |= {"BT": 16, "BC": 16, "BR": 4}
-    for module in (conv, conv_ln, grn):
-        for name in KERNELS:
-            if hasattr(module, name):
-                kernel = getattr(module, name)
-                yield f"{module.__name__.split('.')[-1]} {name}, ones", kernel, 4, (90,), ones
+    ones |= {"ACTIVATION": "gelu_tanh", "G": 4, "ROWS": 2, "num_chunks": 1, "BACKWARD": True}
+    ones |= {"BT": 16, "BC": 16, "BR": 4, "DENSE": False, "C": 1, "K": 7, "PADDING": 3}
+    ones |= {"HELD": True}
+    for name, kernel in (*kernels.items(), ("norms", grn.norms_kernel)):
+        yield Configuration(f"{name} of ones", kernel, 4, 90, "*fp64", ones)
 
 
 NUM_PROCESSES = 2
 
 
 def compile_some(part: int) -> None:
-    for name, kernel, num_warps, targets, given in [*configurations()][part::NUM_PROCESSES]:
-        for target in targets:
-            # Other dtypes where layouts do not differ and pointers are of the tensors' dtype.
-            others = ("*fp16", "*fp32") if target == 90 and name.startswith("BTC") else ()
-            for pointers in ("*bf16", *others):
-                facts = compile_kernel(kernel, num_warps, target, pointers, **given)
-                told = {"kernel": name, "target": target, "pointers": pointers, **facts}
-                print(json.dumps(told))
+    for one in [*configurations()][part::NUM_PROCESSES]:
+        facts = compile_kernel(one.kernel, one.num_warps, one.target, one.pointers, **one.given)
+        told = {"kernel": one.name, "target": one.target, "pointers": one.pointers}
+        print(json.dumps(told | facts))
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +221,17 @@ def for_cuda(compiled: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [c for c in compiled if c["target"] != "gfx942"]
 
 
-def test_every_kernel_compiles_for_every_target(compiled: list[dict[str, Any]]) -> None:
-    bf16 = [c for c in compiled if c["pointers"] == "*bf16"]
-    assert len(bf16) == 2 * (2 * 3 + 2 + 5 * 3) + 4 * 2 * 3 + 2 * 2 * 3 + 3 + 9
-    # Two more dtypes on sm_90 of a layout's convolutions and norms, and of the fusion of both.
-    assert len(compiled) - len(bf16) == 2 * (2 * 2 + 5 + 4 * 2)
+def test_every_row_of_the_table_is_compiled(compiled: list[dict[str, Any]]) -> None:
+    tiles = importlib.import_module("esi_fast.kernels.tiles")
+    rows = tiles.read_table(tiles.SHIPPED_PATH)
     keys = {(c["kernel"], c["target"], c["pointers"]) for c in compiled}
     assert len(keys) == len(compiled)
-    assert {c["target"] for c in compiled} == set(BOTH)
+    for row in rows:
+        prefix = f"{row.kernel} {row.layout} {row.max_taps} "
+        found = [c for c in compiled if c["kernel"].startswith(prefix)]
+        assert found, row
+    assert {c["target"] for c in compiled} == set(ARCHITECTURES)
+    assert {c["pointers"] for c in compiled} == set(DTYPES)
 
 
 def test_nothing_spills_and_everything_fits(compiled: list[dict[str, Any]]) -> None:
@@ -225,14 +246,15 @@ def test_no_atomics(for_cuda: list[dict[str, Any]]) -> None:
 
 def test_loads_of_the_widest_tensors_are_wide(for_cuda: list[dict[str, Any]]) -> None:
     # The convolutions load 4 or 8 bytes a thread: more rows in its registers are worth more.
-    wide = [c for c in for_cuda if c["kernel"].startswith("BTC grn")]
-    assert len(wide) == 5 * (2 + 2)
+    half = [c for c in for_cuda if c["pointers"] != "*fp64"]
+    wide = [c for c in half if re.match(r"grn\w* BTC 1 (64|128|256) ", c["kernel"])]
+    assert len(wide) > 4 * 3
     assert [c for c in wide if not c["wide_loads"]] == []
 
 
 def test_products_and_sums_of_the_convolution_are_fused(for_cuda: list[dict[str, Any]]) -> None:
-    conv = [c for c in for_cuda if "conv" in c["kernel"]]
-    assert len(conv) == 2 * 6 + 16 + 4 + 2 * (2 * 2 + 4 * 2)
+    conv = [c for c in for_cuda if c["kernel"].startswith("depthwise")]
+    assert len(conv) > 30
     assert [c for c in conv if c["fused_multiply_adds"] < 7] == []
 
 

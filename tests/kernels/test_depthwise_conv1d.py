@@ -90,7 +90,10 @@ def test_opcheck(strides: str) -> None:
         )
         torch.library.opcheck(
             torch.ops.esi_fast.depthwise_conv1d_backward.default,
-            (x.detach(), x.detach(), weight.detach(), 1, lengths, [True, False, True]),
+            (
+                *(x.detach(), x.detach(), weight.detach(), torch.float64, 1, lengths),
+                [True, False, True],
+            ),
         )
 
 
@@ -172,6 +175,63 @@ def test_an_empty_batch() -> None:
     assert torch.equal(weight.grad, torch.zeros_like(weight))
 
 
+def test_lengths_outside_the_record_are_its_ends() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(3, 9, 4), torch.randn(4, 1, 3)
+    for dtype in (torch.int32, torch.int64):
+        info = torch.iinfo(dtype)
+        for padding in (0, 1, 5):
+            wrong = torch.tensor([info.max, info.min, 10], dtype=dtype)
+            right = torch.tensor([9, 0, 9])
+            y, wanted = (
+                kernels.depthwise_conv1d(x, weight, padding=padding, lengths=lengths)
+                for lengths in (wrong, right)
+            )
+            assert torch.equal(y, wanted)
+
+
+def test_the_gradient_of_a_bias_has_its_own_dtype() -> None:
+    x = torch.ones(1, 257, 4, dtype=torch.bfloat16)  # 257 is no bfloat16
+    weight, bias = torch.ones(4, 1, 3, dtype=torch.bfloat16), torch.zeros(4, requires_grad=True)
+    one = torch.ones(4, dtype=torch.bfloat16)
+    for y in (
+        kernels.depthwise_conv1d(x, weight, bias, padding=1),
+        kernels.grn(x, one, bias),
+        kernels.depthwise_conv1d_layer_norm(x, weight, None, one, bias),
+    ):
+        (gradient,) = torch.autograd.grad(y, bias, torch.ones_like(y))
+        assert torch.equal(gradient, torch.full((4,), 257.0))
+
+
+def test_forward_mode_is_refused_not_zero() -> None:
+    x, weight, bias = torch.randn(1, 9, 4), torch.randn(4, 1, 3), torch.randn(4)
+    functions = (
+        lambda m, x: m.depthwise_conv1d(x, weight, padding=1),
+        lambda m, x: m.gelu_grn(x, bias, bias),
+        lambda m, x: m.depthwise_conv1d_layer_norm(x, weight, bias, bias, bias),
+    )
+    for function in functions:
+        with pytest.raises(NotImplementedError, match=r"no forward mode; .*reference have one"):
+            torch.func.jvp(lambda x: function(kernels, x), (x,), (torch.ones_like(x),))  # noqa: B023
+        _, tangent = torch.func.jvp(
+            lambda x: function(kernels.reference, x),  # noqa: B023
+            (x,),
+            (torch.ones_like(x),),
+        )
+        assert tangent.abs().max() > 0.1
+
+
+def test_nothing_past_the_length_reaches_a_sum_without_eps() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 9, 5, requires_grad=True), torch.randn(5, 1, 3, requires_grad=True)
+    one = torch.ones(5, requires_grad=True)
+    y = kernels.depthwise_conv1d_layer_norm(
+        x, weight, None, one, one, eps=0.0, lengths=torch.tensor([4])
+    )
+    for gradient in torch.autograd.grad(y.square().sum(), (x, weight, one)):
+        assert gradient.isfinite().all()
+
+
 def test_layer_norm_follows() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 9, 4, dtype=torch.float64)
@@ -193,6 +253,11 @@ def test_layer_norm_follows() -> None:
         ({"x": torch.zeros(2, 9, 4, dtype=torch.int64)}, "got torch.int64"),
         ({"weight": torch.zeros(3, 1, 3)}, r"weight must be \(4, 1, K\) as nn.Conv1d's"),
         ({"weight": torch.zeros(4, 3)}, r"weight must be \(4, 1, K\).*got \(4, 3\)"),
+        ({"weight": torch.zeros(())}, r"weight must be \(4, 1, K\).*got \(\)"),
+        ({"weight": torch.zeros(4, 1, 0)}, r"weight must be \(4, 1, K\)"),
+        ({"weight": torch.zeros(4, 1, 3).long()}, "weight must be floating, got torch.int64"),
+        ({"weight": torch.zeros(4, 1, 3, device="meta")}, "weight is on meta, x on cpu"),
+        ({"x": torch.zeros(9), "layout": "BCT"}, r"x must be a floating \(B, C, T\)"),
         ({"bias": torch.zeros(3)}, r"bias must be \(4,\), got \(3,\)"),
         ({"padding": -1}, "padding=-1"),
         ({"weight": torch.zeros(4, 1, 12), "padding": 1}, r"T=9 and K=12: use padding >= 2"),

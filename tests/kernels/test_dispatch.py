@@ -54,6 +54,11 @@ def test_without_triton_the_reference_serves() -> None:
     assert "PyTorch reference (triton is not installed)" in printed
 
 
+def test_a_wrong_word_in_the_environment_is_refused_on_import() -> None:
+    with pytest.raises(AssertionError, match="ESI_FAST_BACKEND='triton' is unknown: use auto or"):
+        run("import esi_fast.kernels", ESI_FAST_BACKEND="triton")
+
+
 def test_importing_the_kernels_imports_nothing_else_of_the_package() -> None:
     printed = run("""
         import sys
@@ -71,7 +76,7 @@ def test_describe_names_every_operator() -> None:
 
 
 def test_a_fallback_is_announced_once_and_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_fallbacks", {})
+    monkeypatch.setattr(dispatch, "fallbacks", {})
     kernel = dispatch.cuda_kernel(
         "op", lambda x: "reference", lambda x: "triton", lambda x: "too long" if len(x) > 3 else ""
     )
@@ -88,7 +93,7 @@ def test_a_fallback_is_announced_once_and_listed(monkeypatch: pytest.MonkeyPatch
 def test_the_environment_can_send_everything_to_the_reference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dispatch, "_fallbacks", {})
+    monkeypatch.setattr(dispatch, "fallbacks", {})
     monkeypatch.setenv("ESI_FAST_BACKEND", "torch")
     kernel = dispatch.cuda_kernel("op", lambda x: "reference", lambda x: "triton", None)
     with pytest.warns(RuntimeWarning, match="ESI_FAST_BACKEND=torch"):
@@ -98,8 +103,23 @@ def test_the_environment_can_send_everything_to_the_reference(
         kernels.describe()
 
 
+def test_a_kernel_is_launched_on_the_device_of_its_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnSecondGpu(torch.Tensor):
+        is_cuda = True
+        device = torch.device("cuda", 1)
+
+    asked = []
+    monkeypatch.setattr(
+        torch.cuda, "device", lambda device: asked.append(device) or torch.no_grad()
+    )
+    with dispatch.on_device(torch.zeros(1).as_subclass(OnSecondGpu)):
+        assert asked == [torch.device("cuda", 1)]
+    with dispatch.on_device(torch.zeros(1)):
+        assert len(asked) == 1
+
+
 def test_the_cpu_is_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_fallbacks", {})
+    monkeypatch.setattr(dispatch, "fallbacks", {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kernels.grn(torch.ones(1, 2, 3), torch.ones(3), torch.ones(3))

@@ -93,16 +93,52 @@ def test_opcheck(name: str) -> None:
     if name == "depthwise_conv1d_layer_norm":
         arguments = (*tensors, 1e-6, lengths)
         y, mean, rstd = operator(*plain, 1e-6, lengths)
-        of_backward = (y, *plain[:4], mean, rstd, lengths, [True, False, True])
+        dtype = plain[-1].dtype
+        of_backward = (y, *plain[:4], dtype, mean, rstd, lengths, [True, False, True])
     else:
         arguments = (*tensors, 1e-6, "gelu", lengths)
         y, hidden, norm = operator(*plain, 1e-6, "gelu", lengths)
         x, weight1, _, gamma, beta, weight2, _ = plain
-        of_backward = (y, x, weight1, gamma, beta, weight2, hidden, norm, 1e-6, "gelu", lengths)
+        given = (y, x, weight1, gamma, beta, weight2, hidden, norm, 1e-6, "gelu", lengths)
+        of_backward = (*given, [True, False, True, True, True, False, True])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.library.opcheck(operator, arguments)
         torch.library.opcheck(backward, of_backward)
+
+
+def test_what_is_frozen_costs_no_product() -> None:
+    tensors = leaves("gelu_grn_mlp", torch.float32)
+    # One for the gradient of the hidden layer, one each for those of x and of the two weights.
+    for frozen, wanted in (([], 4), ([1], 3), ([0], 3), ([1, 5], 2), ([0, 1, 2, 5, 6], 1)):
+        given = [t.detach().requires_grad_(i not in frozen) for i, t in enumerate(tensors)]
+        y = kernels.gelu_grn_mlp(*given)
+        needed = [t for t in given if t.requires_grad]
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            gradients = torch.autograd.grad(y.sum(), needed)
+        counts = {event.key: event.count for event in profile.key_averages()}
+        assert sum(counts.get(f"aten::{name}", 0) for name in ("mm", "bmm", "addmm")) == wanted
+        everything = torch.autograd.grad(kernels.gelu_grn_mlp(*tensors).sum(), tensors)
+        kept = [g for i, g in enumerate(everything) if i not in frozen]
+        for actual, want in zip(gradients, kept, strict=True):
+            assert torch.equal(actual, want)
+
+
+def test_the_operator_under_autocast_keeps_its_dtypes() -> None:
+    tensors = leaves("gelu_grn_mlp", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, hidden, _ = torch.ops.esi_fast.gelu_grn_mlp(*tensors, 1e-6, "gelu", None)
+        gradients = torch.autograd.grad(y.sum(), tensors)
+    assert y.dtype == hidden.dtype == torch.float32
+    wanted = torch.autograd.grad(kernels.gelu_grn_mlp(*tensors).sum(), tensors)
+    for actual, want in zip(gradients, wanted, strict=True):
+        assert torch.equal(actual, want)
+
+
+def test_the_linear_layers_have_the_dtype_of_the_signal() -> None:
+    x, weight1, *rest = leaves("gelu_grn_mlp", torch.float32)
+    with pytest.raises(ValueError, match=r"weight1 is torch\.float64, x torch\.float32: cast"):
+        kernels.gelu_grn_mlp(x, weight1.double(), *rest)
 
 
 @OPERATORS
@@ -136,7 +172,7 @@ def test_a_double_backward_says_what_to_use(name: str) -> None:
     function, reference = both(name)
     x, *rest = leaves(name)
     (dx,) = torch.autograd.grad(function(x, *rest).square().sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match=rf"use esi_fast\.kernels\.reference\.{name}"):
+    with pytest.raises(NotImplementedError, match=rf"{name} has no double backward; .*reference"):
         dx.sum().backward()
     (dx,) = torch.autograd.grad(reference(x, *rest).square().sum(), x, create_graph=True)
     dx.sum().backward()

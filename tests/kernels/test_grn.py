@@ -90,7 +90,7 @@ def test_opcheck(transposed: bool) -> None:
         )
         torch.library.opcheck(
             torch.ops.esi_fast.grn_backward.default,
-            (x.detach(), x.detach(), gamma.detach(), norm, 1e-6, "gelu", lengths),
+            (x.detach(), x.detach(), gamma.detach(), beta.dtype, norm, 1e-6, "gelu", lengths),
         )
 
 
@@ -125,6 +125,16 @@ def test_float16_does_not_overflow() -> None:
     x = torch.full((1, 64, 4), 300.0, dtype=torch.float16)  # the sum of squares is 5,760,000
     y = kernels.grn(x, torch.ones(4), torch.ones(4))
     assert torch.equal(y, torch.full_like(x, 601.0))
+
+
+def test_the_operator_checks_what_it_is_given() -> None:
+    x, gamma = torch.zeros(2, 9, 4), torch.zeros(4)
+    operator = torch.ops.esi_fast.grn
+    with pytest.raises(ValueError, match=r"gamma must be \(4,\), got \(2,\)"):
+        operator(x, gamma[:2], gamma, 1e-6, "none", None)
+    for device in ("cpu", "meta"):
+        with pytest.raises(ValueError, match="activation='silu' is unknown"):
+            operator(x.to(device), gamma.to(device), gamma.to(device), 1e-6, "silu", None)
 
 
 def test_saves_its_input_and_the_norms() -> None:
@@ -165,6 +175,7 @@ def test_an_empty_batch() -> None:
         ({"gamma": torch.zeros(1, 1, 4)}, r"gamma must be \(4,\), got \(1, 1, 4\): flatten it"),
         ({"beta": torch.zeros(3)}, r"beta must be \(4,\), got \(3,\)"),
         ({"lengths": torch.tensor([1])}, r"lengths must be .* of shape \(2,\)"),
+        ({"gamma": torch.zeros(4, device="meta")}, "gamma is on meta, x on cpu: move it there"),
         ({"approximate": "erf"}, "approximate='erf' is unknown"),
     ],
 )

@@ -30,21 +30,26 @@ TOLERANCE = {  # the interpreter truncates to bfloat16: one unit in the last pla
 }
 
 
-def test_kernels_in_the_interpreter() -> None:
-    pytest.importorskip("triton")
+def run_cases(path: str, interpreted: bool) -> None:
+    """Runs the `case_*` functions of a file in a process of their own."""
     package_root = Path(next(iter(esi_fast.kernels.__path__))).parent.parent
     environment = {
         **os.environ,
-        "TRITON_INTERPRET": "1",
+        "TRITON_INTERPRET": str(int(interpreted)),
         "PYTHONPATH": os.pathsep.join([str(package_root), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-o", "python_functions=case_"]
+    command = [sys.executable, "-m", "pytest", path, "-q", "-o", "python_functions=case_"]
     result = subprocess.run(
         [*command, "-p", "no:cacheprovider"], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout
     assert "skipped" not in result.stdout
+
+
+def test_kernels_in_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    run_cases(__file__, interpreted=True)
 
 
 class Canaries:
@@ -109,9 +114,11 @@ def strided(x: Tensor, how: str) -> Tensor:
     return x
 
 
-def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str) -> None:
+def assert_close(
+    actual: Tensor, expected: Tensor, dtype: torch.dtype, what: str, num_roundings: int = 1
+) -> None:
     scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
-    tolerance = TOLERANCE[dtype]
+    tolerance = TOLERANCE[dtype] * num_roundings
     torch.testing.assert_close(
         actual.double(), expected, rtol=tolerance, atol=tolerance * scale, msg=lambda m: what + m
     )
@@ -174,7 +181,8 @@ def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype
     y = module.launch_forward(x, weight, bias, padding, ends, tile)
     assert y.dtype == dtype
     assert_close(y, expected.detach(), dtype, "y: ")
-    got = module.launch_backward(dy, x, weight, padding, ends, [True, True, has_bias], tile)
+    need = [True, True, has_bias]
+    got = module.launch_backward(dy, x, weight, dtype, padding, ends, need, tile)
     for name, actual, wanted in zip(
         ("dx", "dweight", "dbias"), got, gradients(expected, leaves, dy.double()), strict=False
     ):
@@ -187,11 +195,62 @@ def case_depthwise_conv1d_skips_what_is_not_needed():
     module = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
     torch.manual_seed(0)
     x, dy, weight = torch.randn(2, 9, 5), torch.randn(2, 9, 5), torch.randn(5, 1, 3)
-    whole = module.launch_backward(dy, x, weight, 1, None, [True, True, True])
+    whole = module.launch_backward(dy, x, weight, x.dtype, 1, None, [True, True, True])
     for need in ([True, False, False], [False, True, False], [False, False, True]):
-        got = module.launch_backward(dy, x, weight, 1, None, need)
+        got = module.launch_backward(dy, x, weight, x.dtype, 1, None, need)
         for actual, wanted, needed in zip(got, whole, need, strict=True):
             assert torch.equal(actual, wanted) if needed else actual.numel() == 0
+
+
+def case_the_gradient_of_a_bias_has_its_own_dtype():
+    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    conv_ln = importlib.import_module("esi_fast.kernels.depthwise_conv1d_layer_norm")
+    grn = importlib.import_module("esi_fast.kernels.grn")
+    x = torch.ones(1, 257, 2, dtype=torch.bfloat16)  # 257 is no bfloat16
+    weight, one = torch.ones(2, 1, 3, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)
+    wanted = torch.full((2,), 257.0)
+    _, dweight, dbias = conv.launch_backward(x, x, weight, torch.float32, 1, None, [True] * 3)
+    assert dweight.dtype == torch.bfloat16
+    assert torch.equal(dbias, wanted)
+    rows = torch.ones(1, 257)
+    given = (x, x, weight, None, one, torch.float32, rows, rows, None, [True, True, False])
+    *_, dscale, dshift = conv_ln.launch_backward(*given)
+    assert dscale.dtype == torch.bfloat16
+    assert torch.equal(dshift, wanted)
+    norm = torch.ones(1, 2)
+    _, dgamma, dbeta, *_ = grn.launch_backward(x, x, one, torch.float32, norm, 1e-6, "none", None)
+    assert dgamma.dtype == torch.bfloat16
+    assert torch.equal(dbeta, wanted)
+
+
+def case_lengths_outside_the_record_are_its_ends():
+    conv = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
+    torch.manual_seed(0)
+    x, dy, weight = torch.randn(3, 9, 5), torch.randn(3, 17, 5), torch.randn(5, 1, 3)
+    need = [True, True, True]
+    for wrong, right in (([-5, 2**31 - 1, 4], [0, 9, 4]), ([-(2**31), 10, 9], [0, 9, 9])):
+        got, wanted = (
+            [
+                conv.launch_forward(x, weight, None, 5, lengths),
+                *conv.launch_backward(dy, x, weight, x.dtype, 5, lengths, need),
+            ]
+            for lengths in (torch.tensor(wrong, dtype=torch.int32), torch.tensor(right))
+        )
+        for a, b in zip(got, wanted, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the division by zero
+def case_nothing_past_the_length_reaches_a_sum_without_eps():
+    module = importlib.import_module("esi_fast.kernels.depthwise_conv1d_layer_norm")
+    torch.manual_seed(0)
+    x, dy, weight = torch.randn(1, 9, 5), torch.randn(1, 9, 5), torch.randn(5, 1, 3)
+    one, lengths = torch.ones(5), torch.tensor([4])
+    _, mean, rstd = module.launch_forward(x, weight, None, one, one, 0.0, lengths)
+    assert not rstd.isfinite().all()
+    given = (weight, None, one, x.dtype, mean, rstd, lengths, [True, True, False])
+    for gradient in module.launch_backward(dy, x, *given):
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.usefixtures("poisoned")
@@ -203,15 +262,15 @@ def case_expanded_gradients_cost_no_copy():
     dy = torch.ones(()).expand(2, 9, 5)
     need = [True, True, True]
     for a, b in zip(
-        conv.launch_backward(dy, x, weight, 1, None, need),
-        conv.launch_backward(dy.contiguous(), x, weight, 1, None, need),
+        conv.launch_backward(dy, x, weight, x.dtype, 1, None, need),
+        conv.launch_backward(dy.contiguous(), x, weight, x.dtype, 1, None, need),
         strict=True,
     ):
         assert torch.equal(a, b)
     gamma, norm = torch.randn(5), x.norm(dim=1)
     for a, b in zip(
-        grn.launch_backward(dy, x, gamma, norm, 1e-6, "none", None),
-        grn.launch_backward(dy.contiguous(), x, gamma, norm, 1e-6, "none", None),
+        grn.launch_backward(dy, x, gamma, x.dtype, norm, 1e-6, "none", None),
+        grn.launch_backward(dy.contiguous(), x, gamma, x.dtype, norm, 1e-6, "none", None),
         strict=True,
     ):
         assert torch.equal(a, b)
@@ -222,12 +281,13 @@ def case_empty_batch():
     grn = importlib.import_module("esi_fast.kernels.grn")
     x, weight, gamma = torch.randn(0, 9, 5), torch.randn(5, 1, 3), torch.randn(5)
     assert conv.launch_forward(x, weight, None, 1, None).shape == (0, 9, 5)
-    _, dweight, dbias = conv.launch_backward(x, x, weight, 1, None, [True, True, True])
+    _, dweight, dbias = conv.launch_backward(x, x, weight, x.dtype, 1, None, [True] * 3)
     assert torch.equal(dweight, torch.zeros(5, 1, 3))
     assert torch.equal(dbias, torch.zeros(5))
     y, norm = grn.launch_forward(x, gamma, gamma, 1e-6, "gelu", None)
     assert y.shape == (0, 9, 5)
-    _, dgamma, dbeta, _, _ = grn.launch_backward(x, x, gamma, norm, 1e-6, "gelu", None)
+    given = (x, x, gamma, gamma.dtype, norm, 1e-6, "gelu", None)
+    _, dgamma, dbeta, _, _ = grn.launch_backward(*given)
     assert torch.equal(dgamma, torch.zeros(5))
     assert torch.equal(dbeta, torch.zeros(5))
 
@@ -270,7 +330,7 @@ def case_depthwise_conv1d_layer_norm(B, T, C, K, has_bias, lengths, strides, dty
     assert y.dtype == dtype
     # eps is a float32 in the kernel, and at C = 1 nothing but eps is left of the variance.
     assert_close(y, expected.detach(), torch.float32 if dtype == torch.float64 else dtype, "y: ")
-    got = module.launch_backward(dy, *given[:4], mean, rstd, ends, [True, True, has_bias])
+    got = module.launch_backward(dy, *given[:4], dtype, mean, rstd, ends, [True, True, has_bias])
     got = [g for g in got if g.numel()]
     tolerance = torch.float32 if dtype == torch.float64 else dtype
     for name, actual, wanted in zip(
@@ -318,18 +378,19 @@ def case_grn(B, T, C, activation, lengths, strides, dtype):
         x[b, end:] = float("nan")
         dy[b, end:] = float("nan")
     x, dy = strided(x, strides), strided(dy, strides)
-    tiles = module.Tiles(module.Tile(32, 128, 4), module.Tile(16, 128, 4))
+    tiles = module.Tile(32, 1, 128, 4), module.Tile(16, 1, 128, 4)
 
     leaves = [t.detach().double().requires_grad_() for t in (x, gamma, beta)]
     forward = esi_fast.kernels.reference.grn_forward
     expected, expected_norm = forward(*leaves, 1e-6, activation, ends)
-    y, norm = module.launch_forward(x, gamma, beta, 1e-6, activation, ends, tiles)
+    y, norm = module.launch_forward(x, gamma, beta, 1e-6, activation, ends, *tiles)
     assert y.dtype == dtype
     assert_close(y, expected.detach(), dtype, "y: ")
     assert_close(norm, expected_norm.detach(), dtype, "norm: ")
     wanted = gradients(expected, leaves, dy.double())
-    alone = module.launch_backward(dy, x, gamma, norm, 1e-6, activation, ends, tiles)
-    layers = module.launch_backward(dy, x, gamma, norm, 1e-6, activation, ends, tiles, beta)
+    given = (dy, x, gamma, dtype, norm, 1e-6, activation, ends, *tiles)
+    alone = module.launch_backward(*given)
+    layers = module.launch_backward(*given, beta)
     assert [t.numel() for t in alone[3:]] == [0, 0]  # neither y nor the sums of dx
     wanted += [expected.detach(), wanted[0].sum((0, 1))]
     for name, actual, want in zip(("dx", "dgamma", "dbeta", "y"), layers, wanted, strict=False):
@@ -347,10 +408,10 @@ def case_gelu_is_right_wherever_it_is(dtype):
     x = torch.linspace(-8, 8, 801, dtype=dtype).view(1, -1, 1)
     zero, one = torch.zeros(1, dtype=dtype), torch.ones_like(x)
     y, norm = module.launch_forward(x, zero, zero, 1e-6, "gelu", None)
-    dx = module.launch_backward(one, x, zero, norm, 1e-6, "gelu", None)[0]
+    dx = module.launch_backward(one, x, zero, dtype, norm, 1e-6, "gelu", None)[0]
     exact = x.double().requires_grad_()
-    # Against the tail of the normal distribution itself: x * Phi(x), without cancellation.
-    value = exact * torch.special.ndtr(exact)
+    # Phi(x) as a tail of the error function: no cancellation.
+    value = exact * torch.special.erfc(-exact / 2**0.5) / 2
     (slope,) = torch.autograd.grad(value.sum(), exact)
     relative = 2**-7 if dtype == torch.bfloat16 else 2e-3
     small = max(1e-8, torch.finfo(dtype).smallest_normal)  # beyond -5.5 the tail matters no more

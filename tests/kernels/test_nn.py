@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from esi_fast import kernels
 
@@ -36,6 +40,17 @@ def test_an_even_kernel_needs_a_padding() -> None:
     with pytest.raises(ValueError, match="kernel_size=4 is even"):
         kernels.nn.DepthwiseConv1d(6, 4)
     assert kernels.nn.DepthwiseConv1d(6, 4, padding=0)(torch.zeros(1, 9, 6)).shape == (1, 6, 6)
+
+
+def test_modules_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(ValueError, match="activation='relu' is unknown: use"):
+        kernels.nn.GRN(6, activation="relu")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="layout='NCL' is unknown"):
+        kernels.nn.DepthwiseConv1d(6, 3, layout="NCL")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="padding='same' must be a count"):
+        kernels.nn.DepthwiseConv1d(6, 3, padding="same")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="kernel_size=0 must be at least 1"):
+        kernels.nn.DepthwiseConv1d(6, 0)
 
 
 @pytest.mark.parametrize("names", [("gamma", "beta"), ("weight", "bias")])
@@ -94,6 +109,36 @@ def test_block_is_that_of_transformers() -> None:
     dy = torch.randn_like(y)
     ours, wanted = (torch.autograd.grad(out, x, dy)[0] for out in (y, expected))
     torch.testing.assert_close(ours, wanted)
+
+
+def test_block_is_copied_saved_checkpointed_exported_and_run_without_gradients() -> None:
+    torch.manual_seed(0)
+    block, x = kernels.nn.ConvNeXtV2Block1d(4), torch.randn(2, 9, 4)
+    torch.nn.init.normal_(block.grn.gamma)
+    y = block(x)
+    for twin in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
+        assert torch.equal(twin(x), y)
+    with torch.inference_mode():
+        assert torch.equal(block(x), y)
+    torch.testing.assert_close(torch.export.export(block, (x,)).module()(x), y)
+    y.sum().backward()
+    wanted = {name: parameter.grad for name, parameter in block.named_parameters()}
+    for reentrant in (False, True):
+        block.zero_grad()
+        checkpoint(block, x.clone().requires_grad_(), use_reentrant=reentrant).sum().backward()
+        for name, parameter in block.named_parameters():
+            torch.testing.assert_close(parameter.grad, wanted[name])
+
+
+def test_block_is_made_on_meta_and_drawn_later() -> None:
+    block = kernels.nn.ConvNeXtV2Block1d(4, device="meta", dtype=torch.float64)
+    assert {p.device.type for p in block.parameters()} == {"meta"}
+    block = block.to_empty(device="cpu")
+    for module in block.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    assert torch.equal(block.grn.gamma, torch.zeros(16, dtype=torch.float64))
+    assert block(torch.randn(2, 9, 4, dtype=torch.float64)).isfinite().all()
 
 
 def test_block_has_the_usual_names() -> None:

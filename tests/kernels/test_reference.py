@@ -72,7 +72,7 @@ def test_written_out_gradient_of_the_convolution_is_that_of_autograd(
     dy = torch.randn_like(y)
     with torch.no_grad():
         written = reference.depthwise_conv1d_backward(
-            dy, x, inputs[1], padding, lengths, (True, True, True)
+            dy, x, inputs[1], x.dtype, padding, lengths, (True, True, True)
         )
     for actual, wanted in zip(written, gradients(y, inputs, dy), strict=True):
         torch.testing.assert_close(actual, wanted)
@@ -166,7 +166,7 @@ def test_written_out_gradient_of_grn_is_that_of_autograd(
     y, norm = reference.grn_forward(*inputs, 1e-6, activation, lengths)
     dy = torch.randn_like(y)
     with torch.no_grad():
-        written = reference.grn_backward(dy, x, gamma, norm, 1e-6, activation, lengths)
+        written = reference.grn_backward(dy, x, gamma, x.dtype, norm, 1e-6, activation, lengths)
     for actual, wanted in zip(written, gradients(y, inputs, dy), strict=True):
         torch.testing.assert_close(actual, wanted)
 

@@ -7,7 +7,7 @@ arithmetic with the gradients written out, which moves less memory.
 
 Numerics: float32 accumulation and statistics for float32, bfloat16 and float16 input, float64 for
 float64; one rounding to the dtype of `x` at the end. Parameters may be of another floating dtype
-than `x`.
+than `x`. Unlike the operators, these functions cast nothing for autocast.
 
 Legend of the shapes: `B` batch, `T` time, `C` channels, `K` taps.
 """
@@ -15,7 +15,6 @@ Legend of the shapes: `B` batch, `T` time, `C` channels, `K` taps.
 from __future__ import annotations
 
 from esi_fast.kernels.reference.conv import (
-    Layout,
     check_depthwise_conv1d,
     check_depthwise_conv1d_layer_norm,
     depthwise_conv1d,
@@ -28,7 +27,11 @@ from esi_fast.kernels.reference.conv import (
     output_lengths,
 )
 from esi_fast.kernels.reference.layout import (
+    Layout,
+    as_btc,
     autocast_dtype,
+    autocast_input,
+    check_layout,
     check_lengths,
     compute_dtype,
     empty_like_layout,
@@ -45,8 +48,11 @@ from esi_fast.kernels.reference.mlp import (
 )
 from esi_fast.kernels.reference.normalization import (
     Activation,
+    Approximate,
     GRNGradients,
     activate,
+    activation_of,
+    check_activation,
     check_grn,
     gelu_grn,
     grn,
@@ -58,14 +64,20 @@ from esi_fast.kernels.reference.normalization import (
 
 __all__ = [
     "Activation",
+    "Approximate",
     "GRNGradients",
     "Layout",
     "activate",
+    "activation_of",
+    "as_btc",
     "autocast_dtype",
+    "autocast_input",
+    "check_activation",
     "check_depthwise_conv1d",
     "check_depthwise_conv1d_layer_norm",
     "check_gelu_grn_mlp",
     "check_grn",
+    "check_layout",
     "check_lengths",
     "compute_dtype",
     "depthwise_conv1d",

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from esi_fast.kernels.reference.layout import (
+    Layout,
+    as_btc,
     check_lengths,
+    check_parameter,
+    check_signal,
     compute_dtype,
     dense,
     is_channels_first,
     mask_time,
     no_autocast,
 )
-
-Layout = Literal["BTC", "BCT"]
 
 
 def output_length(num_time: int, num_taps: int, padding: int) -> int:
@@ -32,28 +33,30 @@ def output_length(num_time: int, num_taps: int, padding: int) -> int:
     return num_out
 
 
-def output_lengths(lengths: Tensor | None, num_taps: int, padding: int) -> Tensor | None:
+def output_lengths(
+    lengths: Tensor | None, num_time: int, num_taps: int, padding: int
+) -> Tensor | None:
     """Valid output samples of each record, as if it were convolved alone; may be <= 0 (none)."""
-    return None if lengths is None else lengths + (2 * padding - (num_taps - 1))
+    if lengths is None:
+        return None
+    return lengths.clamp(0, num_time) + (2 * padding - (num_taps - 1))
 
 
 def check_depthwise_conv1d(
     x_BTC: Tensor, weight: Tensor, bias: Tensor | None, padding: int, lengths: Tensor | None
 ) -> None:
     """Raises ValueError unless the arguments fit together; `x_BTC` is `(B, T, C)`."""
-    if x_BTC.ndim != 3 or not x_BTC.is_floating_point():
-        raise ValueError(
-            f"x must be a floating (B, T, C), got {x_BTC.dtype} of shape {tuple(x_BTC.shape)}"
-        )
+    check_signal(x_BTC)
     num_channels = x_BTC.shape[2]
     if 0 in x_BTC.shape[1:]:
         raise ValueError(f"x has no sample or no channel: its shape is {tuple(x_BTC.shape)}")
-    if weight.ndim != 3 or weight.shape[0] != num_channels or weight.shape[1] != 1:
+    if weight.ndim != 3 or weight.shape[:2] != (num_channels, 1) or weight.shape[2] == 0:
         raise ValueError(
             f"weight must be ({num_channels}, 1, K) as nn.Conv1d's, got {tuple(weight.shape)}"
         )
-    if bias is not None and bias.shape != (num_channels,):
-        raise ValueError(f"bias must be ({num_channels},), got {tuple(bias.shape)}")
+    check_parameter(x_BTC, "weight", weight, tuple(weight.shape))
+    if bias is not None:
+        check_parameter(x_BTC, "bias", bias, (num_channels,))
     check_lengths(x_BTC, lengths)
     output_length(x_BTC.shape[1], weight.shape[2], padding)
 
@@ -76,7 +79,7 @@ def depthwise_conv1d_forward(
             y = F.conv2d(image, w.unsqueeze(2), b, padding=(0, padding), groups=num_channels)
             y = y.squeeze(2)
     y = y.transpose(1, 2)
-    y = mask_time(y, output_lengths(lengths, num_taps, padding))
+    y = mask_time(y, output_lengths(lengths, x_BTC.shape[1], num_taps, padding))
     return dense(y.to(x_BTC.dtype), channels_first)
 
 
@@ -89,6 +92,7 @@ def depthwise_conv1d_backward(
     dy_BTC: Tensor,
     x_BTC: Tensor,
     weight: Tensor,
+    bias_dtype: torch.dtype,
     padding: int,
     lengths: Tensor | None,
     need: Sequence[bool],
@@ -96,9 +100,11 @@ def depthwise_conv1d_backward(
     """Gradients of x, weight and bias where `need` asks for them, an empty tensor elsewhere."""
     acc = compute_dtype(x_BTC)
     num_taps = weight.shape[2]
-    dy = mask_time(dy_BTC, output_lengths(lengths, num_taps, padding)).to(acc).contiguous()
+    valid = output_lengths(lengths, x_BTC.shape[1], num_taps, padding)
+    dy = mask_time(dy_BTC, valid).to(acc).contiguous()
     x = mask_time(x_BTC, lengths).to(acc).contiguous()
-    dx, dweight, dbias = x_BTC.new_empty(0), weight.new_empty(0), weight.new_empty(0)
+    dx, dweight = x_BTC.new_empty(0), weight.new_empty(0)
+    dbias = weight.new_empty(0, dtype=bias_dtype)
     # One call for each gradient: asked for all of them, oneDNN takes twice the time.
     if need[0]:
         dx_image, dweight_image = _image_gradients(dy, x, weight.to(acc), padding, True)
@@ -108,7 +114,7 @@ def depthwise_conv1d_backward(
         _, dweight_image = _image_gradients(dy, x, weight.to(acc), padding, False)
         dweight = dweight_image.squeeze(2).to(weight.dtype).contiguous()
     if need[2]:
-        dbias = dy.sum((0, 1)).to(weight.dtype)
+        dbias = dy.sum((0, 1)).to(bias_dtype)
     return dx, dweight, dbias
 
 
@@ -133,7 +139,7 @@ def depthwise_conv1d(
     layout: Layout = "BTC",
 ) -> Tensor:
     """The specification of `esi_fast.kernels.depthwise_conv1d`, with the same arguments."""
-    x_BTC = x if layout == "BTC" else x.transpose(1, 2)
+    x_BTC = as_btc(x, layout)
     check_depthwise_conv1d(x_BTC, weight, bias, padding, lengths)
     y_BTC = depthwise_conv1d_forward(x_BTC, weight, bias, padding, lengths)
     return y_BTC if layout == "BTC" else y_BTC.transpose(1, 2)
@@ -145,15 +151,16 @@ def check_depthwise_conv1d_layer_norm(
     bias: Tensor | None,
     ln_weight: Tensor,
     ln_bias: Tensor,
+    eps: float,
     lengths: Tensor | None,
 ) -> None:
     """Raises ValueError unless the arguments fit together and K is odd."""
-    if weight.shape[-1] % 2 == 0:
-        raise ValueError(f"weight has {weight.shape[-1]} taps: an odd number keeps the length")
-    check_depthwise_conv1d(x_BTC, weight, bias, weight.shape[-1] // 2, lengths)
+    num_taps = weight.shape[2] if weight.ndim == 3 else 1  # which is refused below
+    check_depthwise_conv1d(x_BTC, weight, bias, num_taps // 2, lengths)
+    if num_taps % 2 == 0:
+        raise ValueError(f"weight has {num_taps} taps: an odd number keeps the length")
     for name, parameter in (("ln_weight", ln_weight), ("ln_bias", ln_bias)):
-        if parameter.shape != x_BTC.shape[2:]:
-            raise ValueError(f"{name} must be ({x_BTC.shape[2]},), got {tuple(parameter.shape)}")
+        check_parameter(x_BTC, name, parameter, tuple(x_BTC.shape[2:]))
 
 
 def depthwise_conv1d_layer_norm_forward(
@@ -181,6 +188,7 @@ def depthwise_conv1d_layer_norm_backward(
     weight: Tensor,
     bias: Tensor | None,
     ln_weight: Tensor,
+    ln_bias_dtype: torch.dtype,
     mean_BT: Tensor,
     rstd_BT: Tensor,
     lengths: Tensor | None,
@@ -191,14 +199,16 @@ def depthwise_conv1d_layer_norm_backward(
     padding = weight.shape[2] // 2
     x = x_BTC.to(acc)
     z = depthwise_conv1d_forward(x, weight, bias, padding, lengths).contiguous()
+    rstd = mask_time(rstd_BT.unsqueeze(2), lengths)  # without eps, infinite past the length
     dz, dln_weight, dln_bias = torch.ops.aten.native_layer_norm_backward(
         mask_time(dy_BTC, lengths).to(acc).contiguous(), z, ln_weight.shape, mean_BT.unsqueeze(2),
-        rstd_BT.unsqueeze(2), ln_weight.to(acc), torch.zeros_like(ln_weight, dtype=acc),
-        [True, True, True],
+        rstd, ln_weight.to(acc), torch.zeros_like(ln_weight, dtype=acc), [True, True, True],
     )  # fmt: skip
-    dx, dweight, dbias = depthwise_conv1d_backward(dz, x, weight, padding, lengths, need)
-    dtype = ln_weight.dtype
-    return dx.to(x_BTC.dtype), dweight, dbias, dln_weight.to(dtype), dln_bias.to(dtype)
+    bias_dtype = weight.dtype if bias is None else bias.dtype
+    gradients = depthwise_conv1d_backward(dz, x, weight, bias_dtype, padding, lengths, need)
+    dx, dweight, dbias = gradients
+    ln_gradients = dln_weight.to(ln_weight.dtype), dln_bias.to(ln_bias_dtype)
+    return dx.to(x_BTC.dtype), dweight, dbias, *ln_gradients
 
 
 def depthwise_conv1d_layer_norm(
@@ -212,5 +222,5 @@ def depthwise_conv1d_layer_norm(
     lengths: Tensor | None = None,
 ) -> Tensor:
     """The specification of `kernels.depthwise_conv1d_layer_norm`, with the same arguments."""
-    check_depthwise_conv1d_layer_norm(x, weight, bias, ln_weight, ln_bias, lengths)
+    check_depthwise_conv1d_layer_norm(x, weight, bias, ln_weight, ln_bias, eps, lengths)
     return depthwise_conv1d_layer_norm_forward(x, weight, bias, ln_weight, ln_bias, eps, lengths)[0]

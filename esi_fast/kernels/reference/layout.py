@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+Layout = Literal["BTC", "BCT"]
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -21,11 +24,34 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
+def autocast_input(x: Tensor) -> Tensor:
+    """`x` as autocast hands it to a convolution or linear layer; float64 stays what it is."""
+    cast = autocast_dtype(x)
+    wanted = cast is not None and x.is_floating_point() and x.dtype != torch.float64
+    return x.to(cast) if wanted else x
+
+
 def no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Keeps autocast, where it is on, from casting what was brought to the compute dtype."""
     if autocast_dtype(x) is None:
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
+
+
+def check_layout(layout: str) -> None:
+    """Raises ValueError for an unknown layout."""
+    if layout not in get_args(Layout):
+        raise ValueError(f"layout={layout!r} is unknown: use 'BTC' or 'BCT'")
+
+
+def as_btc(x: Tensor, layout: Layout) -> Tensor:
+    """The `(B, T, C)` view of `x`; raises ValueError for an unknown layout or too few axes."""
+    check_layout(layout)
+    if layout == "BTC":
+        return x
+    if x.ndim != 3:
+        raise ValueError(f"x must be a floating (B, C, T), got shape {tuple(x.shape)}")
+    return x.transpose(1, 2)
 
 
 def is_channels_first(x_BTC: Tensor) -> bool:
@@ -54,6 +80,37 @@ def mask_time(x_BTC: Tensor, lengths: Tensor | None) -> Tensor:
         return x_BTC
     time = torch.arange(x_BTC.shape[1], device=x_BTC.device)
     return torch.where((time < lengths[:, None])[:, :, None], x_BTC, 0.0)
+
+
+def check_signal(x_BTC: Tensor) -> None:
+    """Raises ValueError unless `x_BTC` is a floating `(B, T, C)`."""
+    if x_BTC.ndim != 3 or not x_BTC.is_floating_point():
+        raise ValueError(
+            f"x must be a floating (B, T, C), got {x_BTC.dtype} of shape {tuple(x_BTC.shape)}"
+        )
+
+
+def check_parameter(
+    x: Tensor, name: str, parameter: Tensor, shape: tuple[int, ...], like_x: bool = False
+) -> None:
+    """Raises ValueError unless it is floating, of this shape and on the device of `x`.
+
+    Args:
+        x: the signal.
+        name: of the parameter.
+        parameter: to be looked at.
+        shape: wanted.
+        like_x: whether it must have the dtype of `x` too.
+    """
+    if parameter.shape != shape:
+        hint = ": flatten it" if parameter.shape[-1:] == shape else ""
+        raise ValueError(f"{name} must be {shape}, got {tuple(parameter.shape)}{hint}")
+    if parameter.device != x.device:
+        raise ValueError(f"{name} is on {parameter.device}, x on {x.device}: move it there")
+    if like_x and parameter.dtype != x.dtype:
+        raise ValueError(f"{name} is {parameter.dtype}, x {x.dtype}: cast one of them")
+    if not parameter.is_floating_point():
+        raise ValueError(f"{name} must be floating, got {parameter.dtype}")
 
 
 def check_lengths(x_BTC: Tensor, lengths: Tensor | None) -> None:

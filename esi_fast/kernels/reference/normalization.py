@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from esi_fast.kernels.reference.layout import (
     check_lengths,
+    check_parameter,
+    check_signal,
     compute_dtype,
     dense,
     is_channels_first,
@@ -17,19 +19,35 @@ from esi_fast.kernels.reference.layout import (
 )
 
 Activation = Literal["none", "gelu", "gelu_tanh"]
+Approximate = Literal["none", "tanh"]
 
 
-def check_grn(x_BTC: Tensor, gamma: Tensor, beta: Tensor, lengths: Tensor | None) -> None:
+def activation_of(approximate: Approximate) -> Activation:
+    """The GELU that `F.gelu` means by this word; raises ValueError for any other."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"approximate={approximate!r} is unknown: use 'none' or 'tanh'")
+    return "gelu" if approximate == "none" else "gelu_tanh"
+
+
+def check_activation(activation: str) -> None:
+    """Raises ValueError for an unknown activation."""
+    if activation not in get_args(Activation):
+        raise ValueError(f"activation={activation!r} is unknown: use {get_args(Activation)}")
+
+
+def check_grn(
+    x_BTC: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    activation: str,
+    lengths: Tensor | None,
+) -> None:
     """Raises ValueError unless `x_BTC` is a floating `(B, T, C)` and `gamma`, `beta` are `(C,)`."""
-    if x_BTC.ndim != 3 or not x_BTC.is_floating_point():
-        raise ValueError(
-            f"x must be a floating (B, T, C), got {x_BTC.dtype} of shape {tuple(x_BTC.shape)}"
-        )
+    check_signal(x_BTC)
     for name, parameter in (("gamma", gamma), ("beta", beta)):
-        if parameter.shape != x_BTC.shape[2:]:
-            raise ValueError(
-                f"{name} must be ({x_BTC.shape[2]},), got {tuple(parameter.shape)}: flatten it"
-            )
+        check_parameter(x_BTC, name, parameter, tuple(x_BTC.shape[2:]))
+    check_activation(activation)
     check_lengths(x_BTC, lengths)
 
 
@@ -95,14 +113,15 @@ def grn_backward(
     dy_BTC: Tensor,
     x_BTC: Tensor,
     gamma: Tensor,
+    beta_dtype: torch.dtype,
     norm_BC: Tensor,
     eps: float,
     activation: Activation,
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x (like `x_BTC`), gamma and beta (dtype of `gamma`)."""
+    """Gradients of x (like `x_BTC`), gamma and beta."""
     backward = grn_backward_with_output(
-        dy_BTC, x_BTC, gamma, None, norm_BC, eps, activation, lengths
+        dy_BTC, x_BTC, gamma, beta_dtype, None, norm_BC, eps, activation, lengths
     )
     return backward[:3]
 
@@ -111,6 +130,7 @@ def grn_backward_with_output(
     dy_BTC: Tensor,
     x_BTC: Tensor,
     gamma: Tensor,
+    beta_dtype: torch.dtype,
     beta: Tensor | None,
     norm_BC: Tensor,
     eps: float,
@@ -136,14 +156,14 @@ def grn_backward_with_output(
         approximate = "tanh" if activation == "gelu_tanh" else "none"
         dx = torch.ops.aten.gelu_backward(dx, x, approximate=approximate)
     dx = dense(dx.to(x_BTC.dtype), channels_first)
-    return dx, gradients.dgamma.to(gamma.dtype), dy.sum((0, 1)).to(gamma.dtype), y
+    return dx, gradients.dgamma.to(gamma.dtype), dy.sum((0, 1)).to(beta_dtype), y
 
 
 def grn(
     x: Tensor, gamma: Tensor, beta: Tensor, *, eps: float = 1e-6, lengths: Tensor | None = None
 ) -> Tensor:
     """The specification of `esi_fast.kernels.grn`, with the same arguments."""
-    check_grn(x, gamma, beta, lengths)
+    check_grn(x, gamma, beta, eps, "none", lengths)
     return grn_forward(x, gamma, beta, eps, "none", lengths)[0]
 
 
@@ -154,9 +174,9 @@ def gelu_grn(
     *,
     eps: float = 1e-6,
     lengths: Tensor | None = None,
-    approximate: Literal["none", "tanh"] = "none",
+    approximate: Approximate = "none",
 ) -> Tensor:
     """The specification of `esi_fast.kernels.gelu_grn`, with the same arguments."""
-    check_grn(x, gamma, beta, lengths)
-    activation: Activation = "gelu_tanh" if approximate == "tanh" else "gelu"
+    activation = activation_of(approximate)
+    check_grn(x, gamma, beta, eps, activation, lengths)
     return grn_forward(x, gamma, beta, eps, activation, lengths)[0]

@@ -1,0 +1,259 @@
+"""Launch configurations: a table that ships with the package, and a search that replaces it.
+
+`tiles.csv` gives the tile of each kernel by architecture, width of the dtype and bucket of the
+channels (the next power of two), never by batch or time: packed or ragged data must not tune anew.
+`ESI_FAST_AUTOTUNE=1` in the environment searches on the device at hand instead, once for each such
+key: by steps from the shipped tile to the fastest of its neighbours, until none is faster. What it
+finds is kept in `tuned_path()`, a table of the same form, and read from there afterwards.
+
+Tiles decide the order in which sums over batch and time are taken. Results repeat bit for bit as
+long as the table stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from esi_fast.kernels import dispatch
+
+Kernel = Literal[
+    "depthwise_conv1d",
+    "depthwise_conv1d_backward",
+    "depthwise_conv1d_layer_norm",
+    "depthwise_conv1d_layer_norm_backward",
+    "grn_sums",
+    "grn",
+    "grn_backward_sums",
+    "grn_backward",
+]
+
+SHIPPED_PATH = Path(__file__).with_name("tiles.csv")
+ANY = "*"
+MAX_WARPS = 32
+# Rows of a thread: its registers end, or `sum_rows` does.
+MAX_ROWS = {"depthwise_conv1d_layer_norm": 8, "depthwise_conv1d_layer_norm_backward": 4}
+
+
+class Tile(NamedTuple):
+    """Groups of rows, consecutive rows a group (each thread has all of them), channels, warps."""
+
+    groups: int
+    rows: int
+    block_c: int
+    num_warps: int
+
+    @property
+    def block_t(self) -> int:
+        """Samples that a program makes at a time."""
+        return self.groups * self.rows
+
+
+class Key(NamedTuple):
+    """What a tile is chosen by."""
+
+    kernel: Kernel
+    layout: str  # "BTC" or "BCT"
+    num_taps: int  # 1 where there are none
+    architecture: str  # "sm_90", "gfx942"; "none" without a GPU
+    bits: int  # of an element
+    num_channels: int
+
+
+class Row(NamedTuple):
+    """A line of the table; `ANY` fits everything, the bounds are inclusive."""
+
+    kernel: str
+    layout: str
+    max_taps: int
+    architecture: str
+    bits: str
+    max_channels: float
+    tile: Tile
+
+    def fits(self, key: Key) -> bool:
+        """Whether the tile is for this key."""
+        return (
+            (self.kernel, self.layout) == (key.kernel, key.layout)
+            and key.num_taps <= self.max_taps
+            and self.architecture in (ANY, key.architecture)
+            and self.bits in (ANY, str(key.bits))
+            and key.num_channels <= self.max_channels
+        )
+
+    @property
+    def rank(self) -> tuple[int, float, bool, bool]:
+        """The smaller, the closer to a key that the row fits."""
+        return self.max_taps, self.max_channels, self.architecture == ANY, self.bits == ANY
+
+
+COLUMNS = (
+    "kernel", "layout", "max_taps", "architecture", "bits", "max_channels",
+    "groups", "rows", "block_c", "num_warps",
+)  # fmt: skip
+
+
+def read_table(path: Path) -> list[Row]:
+    """Reads a table of tiles; lines that begin with # are left out.
+
+    Raises:
+        ValueError: the file is no such table; names it and says to delete it.
+    """
+    try:
+        with path.open(newline="") as file:
+            lines = csv.DictReader(line for line in file if not line.startswith("#"))
+            return [
+                Row(
+                    line["kernel"], line["layout"], int(line["max_taps"]), line["architecture"],
+                    line["bits"], float(line["max_channels"]),
+                    Tile(*(int(line[name]) for name in COLUMNS[6:])),
+                )
+                for line in lines
+            ]  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no table of tiles ({error!r}): delete it") from error
+
+
+@functools.cache
+def _shipped() -> list[Row]:
+    return read_table(SHIPPED_PATH)
+
+
+@functools.cache
+def shipped_tile(key: Key) -> Tile:
+    """The tile of the table that fits the key closest."""
+    return min((row for row in _shipped() if row.fits(key)), key=lambda row: row.rank).tile
+
+
+def autotune() -> bool:
+    """Whether ESI_FAST_AUTOTUNE asks for a search; raises ValueError where it is not 0 or 1."""
+    value = os.environ.get("ESI_FAST_AUTOTUNE", "0")
+    if value not in ("0", "1"):
+        raise ValueError(f"ESI_FAST_AUTOTUNE={value!r} is unknown: use 0 or 1")
+    return value == "1"
+
+
+@functools.cache
+def architecture(device: torch.device) -> str:
+    """ "sm_90" for compute capability 9.0, AMD's name, or "none" without a GPU."""
+    if device.type != "cuda":
+        return "none"
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
+def choose(
+    kernel: Kernel, x: Tensor, channels_first: bool, num_taps: int, run: Callable[[Tile], object]
+) -> Tile:
+    """The tile for a launch.
+
+    Args:
+        kernel: its name in the table.
+        x: `(B, T, C)`; its device, dtype and channels matter.
+        channels_first: whether time is its contiguous axis.
+        num_taps: of the convolution; 1 where there is none.
+        run: launches with another tile; called many times while tuning.
+    """
+    bucket = 1 << max(0, x.shape[2] - 1).bit_length()
+    layout = "BCT" if channels_first else "BTC"
+    bits = 8 * x.element_size()
+    key = Key(kernel, layout, num_taps, architecture(x.device), bits, bucket)
+    if not autotune() or not x.is_cuda or x.numel() == 0:
+        return shipped_tile(key)
+    tuned = tuned_tiles()
+    if key not in tuned:
+        if torch.cuda.is_current_stream_capturing():  # nothing can be timed inside a CUDA graph
+            return shipped_tile(key)
+        with dispatch.on_device(x):
+            tuned[key] = search(key, lambda tile: seconds(lambda: run(tile)))
+        write_tuned(tuned_path(), tuned)
+    return tuned[key]
+
+
+def tuned_path() -> Path:
+    """`esi_fast/tiles.csv` in the user's cache folder, XDG_CACHE_HOME or ~/.cache."""
+    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(folder).expanduser() / "esi_fast" / "tiles.csv"
+
+
+@functools.cache
+def tuned_tiles() -> dict[Key, Tile]:
+    """What earlier searches found, of this process and of others."""
+    return read_tuned(tuned_path())
+
+
+def read_tuned(path: Path) -> dict[Key, Tile]:
+    """The tuned tiles by their keys; none where there is no file."""
+    if not path.exists():
+        return {}
+    return {
+        Key(
+            row.kernel,  # type: ignore[arg-type]
+            row.layout, row.max_taps, row.architecture, int(row.bits), int(row.max_channels),
+        ): row.tile
+        for row in read_table(path)
+    }  # fmt: skip
+
+
+def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
+    """Replaces the table by it and these, at once: processes that tune side by side lose none."""
+    tuned = read_tuned(path) | tuned
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows((*key, *tile) for key, tile in sorted(tuned.items()))
+    Path(name).replace(path)
+
+
+def neighbours(key: Key, tile: Tile) -> Iterator[Tile]:
+    """Tiles with one size doubled or halved, or two so that the threads keep their load."""
+    steps = [
+        (2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2),
+        (2, 1, 1, 2), (1, 1, 2, 2), (2, 0.5, 1, 1), (2, 1, 0.5, 1), (1, 2, 0.5, 1),
+    ]  # fmt: skip
+    one_block = "layer_norm" in key.kernel  # whose programs need all the channels
+    for step in steps:
+        for sign in (1, -1):
+            sizes = [size * factor**sign for size, factor in zip(tile, step, strict=True)]
+            new = Tile(*(int(size) for size in sizes))
+            fits = min(sizes) >= 1 and new.num_warps <= MAX_WARPS
+            fits = fits and new.rows <= MAX_ROWS.get(key.kernel, 16)
+            keeps_rows = tile.rows > 1 or new.rows == 1  # what has no rows in its threads
+            same_width = new.block_c == tile.block_c
+            if fits and keeps_rows and (same_width or not one_block):
+                yield new
+
+
+def search(key: Key, measure: Callable[[Tile], float]) -> Tile:
+    """The fastest tile that steps to neighbours find from the shipped one."""
+    best = shipped_tile(key)
+    times = {best: measure(best)}
+    while True:
+        for tile in neighbours(key, best):
+            if tile not in times:
+                times[tile] = measure(tile)
+        fastest = min(times, key=lambda tile: times[tile])
+        if fastest == best:
+            return best
+        best = fastest
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """The median time of a launch with a cold cache; infinite where it does not fit the device."""
+    with contextlib.suppress(dispatch.triton.runtime.errors.OutOfResources):
+        ms: float = dispatch.triton.testing.do_bench(call, warmup=5, rep=40, return_mode="median")
+        return ms / 1e3
+    return math.inf

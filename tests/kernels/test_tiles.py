@@ -1,0 +1,179 @@
+"""The table of tiles, and the search that ESI_FAST_AUTOTUNE asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from esi_fast import kernels
+from esi_fast.kernels import tiles
+from esi_fast.kernels.tiles import Kernel, Key, Tile
+
+KEY = Key("depthwise_conv1d", "BTC", 7, "sm_90", 16, 128)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where tuned tiles go, empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiles.tuned_tiles.cache_clear()
+    yield tmp_path / "esi_fast" / "tiles.csv"
+    tiles.tuned_tiles.cache_clear()
+
+
+def test_every_key_has_a_tile_that_its_kernel_can_take() -> None:
+    for kernel in get_args(Kernel):
+        for num_taps in (1,) if "grn" in kernel else (1, 7, 31):
+            for bits in (16, 32, 64):
+                for power in range(11):
+                    key = Key(kernel, "BTC", num_taps, "sm_120", bits, 2**power)
+                    tile = tiles.shipped_tile(key)
+                    assert all(size & (size - 1) == 0 for size in tile)
+                    assert tile.num_warps <= tiles.MAX_WARPS
+                    if "layer_norm" in kernel:
+                        assert tile.block_c >= 2**power  # a program has all channels
+                        assert tile.rows <= tiles.MAX_ROWS[kernel]
+                    elif "grn" in kernel:
+                        assert tile.rows == 1
+
+
+def test_rows_are_for_their_architecture_width_and_bucket_alone() -> None:
+    layer_norm = KEY._replace(kernel="depthwise_conv1d_layer_norm")
+    for channels, same in ((512, True), (1024, False)):
+        key = layer_norm._replace(num_channels=channels)
+        ampere = tiles.shipped_tile(key._replace(architecture="sm_80"))
+        assert (ampere == tiles.shipped_tile(key)) == same
+        single = key._replace(architecture="sm_80", bits=32)
+        assert tiles.shipped_tile(single) == tiles.shipped_tile(key)
+    backward = KEY._replace(kernel="depthwise_conv1d_backward")
+    double = tiles.shipped_tile(backward._replace(bits=64))
+    assert double.rows < tiles.shipped_tile(backward).rows
+
+
+def test_the_table_has_no_row_twice() -> None:
+    rows = tiles.read_table(tiles.SHIPPED_PATH)
+    assert len({row[:-1] for row in rows}) == len(rows)
+
+
+def test_a_search_steps_to_the_fastest() -> None:
+    wanted = Tile(2, 8, 128, 8)
+    measured = []
+
+    def measure(tile: Tile) -> float:
+        measured.append(tile)
+        return sum(abs(a.bit_length() - b.bit_length()) for a, b in zip(tile, wanted, strict=True))
+
+    assert tiles.search(KEY, measure) == wanted
+    assert measured[0] == tiles.shipped_tile(KEY)
+    assert len(set(measured)) == len(measured)
+
+
+def test_neighbours_are_tiles_that_the_kernel_can_take() -> None:
+    for kernel in get_args(Kernel):
+        key = KEY._replace(kernel=kernel, num_taps=1 if "grn" in kernel else 7)
+        start = tiles.shipped_tile(key)
+        found = list(tiles.neighbours(key, start))
+        assert len(found) > 3
+        for tile in found:
+            assert tile != start
+            if "layer_norm" in kernel:
+                assert tile.block_c == start.block_c
+                assert tile.rows <= tiles.MAX_ROWS[kernel]
+            if "grn" in kernel:
+                assert tile.rows == 1
+
+
+def test_what_was_tuned_is_kept_beside_what_others_tuned(cache: Path) -> None:
+    assert tiles.read_tuned(cache) == {}
+    other = KEY._replace(num_channels=256)
+    tiles.write_tuned(cache, {KEY: Tile(1, 2, 4, 8)})
+    tiles.write_tuned(cache, {other: Tile(2, 2, 4, 8)})
+    assert tiles.read_tuned(cache) == {KEY: Tile(1, 2, 4, 8), other: Tile(2, 2, 4, 8)}
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+@pytest.mark.parametrize("text", ["nonsense\n1\n", ",".join(tiles.COLUMNS) + "\na,b,c\n"])
+def test_a_damaged_table_is_named(cache: Path, text: str) -> None:
+    cache.parent.mkdir()
+    cache.write_text(text)
+    with pytest.raises(ValueError, match=r"tiles\.csv is no table of tiles .*: delete it"):
+        tiles.tuned_tiles()
+
+
+class Gpu(torch.Tensor):
+    """A tensor of the CPU that says it is on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.fixture
+def tuned(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
+    """Turns the search on, with a clock that finds 8 warps fastest; what it timed."""
+    timed: list[Tile] = []
+    monkeypatch.setenv("ESI_FAST_AUTOTUNE", "1")
+    monkeypatch.setattr(tiles, "seconds", lambda call: abs(call().num_warps - 8))
+    monkeypatch.setattr(tiles.dispatch, "on_device", lambda x: torch.no_grad())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    return timed
+
+
+def choose(timed: list[Tile], *shape: int, dtype: torch.dtype = torch.bfloat16) -> Tile:
+    x = torch.empty(shape, dtype=dtype).as_subclass(Gpu)
+    return tiles.choose("grn", x, False, 1, lambda tile: timed.append(tile) or tile)  # type: ignore[func-returns-value]
+
+
+def test_autotune_searches_once_for_a_key_without_batch_and_time(
+    tuned: list[Tile], cache: Path
+) -> None:
+    assert choose(tuned, 2, 9, 100).num_warps == 8
+    count = len(tuned)
+    assert count > 3
+    assert choose(tuned, 5, 77, 128).num_warps == 8  # the same bucket of channels
+    assert len(tuned) == count
+    choose(tuned, 2, 9, 100, dtype=torch.float32)
+    assert len(tuned) > count
+    count = len(tuned)
+    tiles.tuned_tiles.cache_clear()  # another process
+    assert choose(tuned, 2, 9, 100).num_warps == 8
+    assert len(tuned) == count
+    assert len(tiles.read_tuned(cache)) == 2
+
+
+def test_nothing_is_timed_inside_a_graph_or_without_data_or_unasked(
+    tuned: list[Tile], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    choose(tuned, 0, 9, 100)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    choose(tuned, 2, 9, 100)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setenv("ESI_FAST_AUTOTUNE", "0")
+    choose(tuned, 2, 9, 100)
+    assert tuned == []
+    assert not cache.exists()
+
+
+def test_an_unknown_wish_is_refused_and_the_table_says_what_is_used(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    assert "tiles: shipped" in kernels.describe()
+    monkeypatch.setenv("ESI_FAST_AUTOTUNE", "1")
+    assert f"tiles: tuned, 0 in {cache}" in kernels.describe()
+    monkeypatch.setenv("ESI_FAST_AUTOTUNE", "yes")
+    with pytest.raises(ValueError, match="ESI_FAST_AUTOTUNE='yes' is unknown: use 0 or 1"):
+        kernels.describe()
+
+
+@pytest.mark.gpu
+def test_autotune_on_a_gpu(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("ESI_FAST_AUTOTUNE", "1")
+    x = torch.randn(8, 300, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    gamma, beta = torch.randn(2, 64, device="cuda")
+    y = kernels.gelu_grn(x, gamma, beta)
+    y.sum().backward()
+    assert len(tiles.read_tuned(cache)) == 4
+    monkeypatch.setenv("ESI_FAST_AUTOTUNE", "0")
+    torch.testing.assert_close(y, kernels.gelu_grn(x, gamma, beta))
