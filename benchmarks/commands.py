@@ -80,17 +80,28 @@ def run_kernels(args: argparse.Namespace, command: str) -> None:
     if not torch.cuda.is_available():
         raise UsageError("the kernels are measured on a CUDA GPU, and torch sees none")
     from benchmarks import kernel_speed
+    from benchmarks.kernel_verdicts import Verdict, verdicts
 
-    header = comparison.provenance(command, ("torch", "triton"))
-    bandwidth, rows, encoders = kernel_speed.measure(args.quick)
-    header["gpu"] = f"{torch.cuda.get_device_name()}, copy of 1 GiB {bandwidth / 1e12:.3f} TB/s"
-    for step in encoders:
-        header[f"encoder step, base, bf16, B=64, {step.who}"] = (
-            f"{step.gpu_ms:.1f} ms on the GPU, {step.wall_ms:.1f} ms by the wall, "
-            f"peak {step.peak_gib:.2f} GiB"
-        )
-    _print(header)
-    _write(args, header, [row._asdict() for row in rows])
+    def keep(bandwidth: float, rows: list[Any], encoders: list[Any]) -> list[Verdict]:
+        header = comparison.provenance(command, kernel_speed.PACKAGES)
+        gpu = torch.cuda.get_device_name()
+        header["gpu"] = f"{gpu}, copy of 1 GiB {bandwidth / 1e12:.3f} TB/s"
+        header["clock"] = "us: CUDA graphs, cold L2; host_us: until the call returns, idle GPU"
+        for step in encoders:
+            header[f"encoder step, {step.model}, bf16, B={step.batch}, {step.who}"] = (
+                f"{step.graph_ms:.2f} ms as a CUDA graph, {step.wall_ms:.2f} ms by the wall, "
+                f"peak {step.peak_gib:.2f} GiB"
+            )
+        found = verdicts(rows, encoders)
+        for one in found:
+            wanted = f"(bar {one.bar:g}, aim {one.aim:g}): {one.word}"
+            header[one.what] = f"{one.value:.2f} {wanted}"
+        if args.csv is not None and rows:
+            comparison.write_csv(args.csv, header, [row._asdict() for row in rows])
+        return found
+
+    for one in keep(*kernel_speed.measure(args.quick, keep)):
+        print(f"{one.what:<48}{one.value:>8.2f}{one.bar:>8g}{one.aim:>8g}  {one.word}")
 
 
 def run_step(args: argparse.Namespace, command: str) -> None:

@@ -151,12 +151,14 @@ def cpu_model() -> str:
 
 
 def write_csv(path: Path, header: dict[str, str], rows: Sequence[dict[str, object]]) -> None:
-    """Rows of equal keys, below a comment line for each entry of ``header``."""
-    with path.open("w", newline="") as file:
+    """Rows of equal keys, below a comment line for each entry of ``header``; at once or not."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="") as file:
         file.writelines(f"# {name}: {value}\n" for name, value in header.items())
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    part.replace(path)
 
 
 def as_csv_row(row: Comparison) -> dict[str, object]:
