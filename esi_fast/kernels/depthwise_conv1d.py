@@ -31,11 +31,6 @@ MAX_TAPS = 31  # the taps are unrolled; above, the code grows without bound
 MAX_HELD_TAPS = 7  # up to here the weights stay in registers
 
 
-# Programs of the backward kernel: enough to fill a large device, few enough that their partial
-# sums stay small. A constant, so that no device changes the order of the sum.
-MAX_PROGRAMS = 512
-
-
 @jit
 def forward_kernel(
     x_ptr: tl.tensor, w_ptr: tl.tensor, b_ptr: tl.tensor, lengths_ptr: tl.tensor,
@@ -235,7 +230,7 @@ def launch_backward(
     )  # fmt: skip
     num_tiles = num_batch * ceil_div(max(num_time, dy.shape[1]), tile.block_t)
     num_blocks_c = ceil_div(num_channels, tile.block_c)
-    num_partials = min(num_tiles, max(1, MAX_PROGRAMS // num_blocks_c))
+    num_partials = min(num_tiles, max(1, tile.programs // num_blocks_c))
     acc = reference.compute_dtype(x)
     partial = x.new_empty((num_partials, num_taps + 1, num_channels) if need_dw else 0, dtype=acc)
     if num_tiles and (need[0] or need_dw):

@@ -27,9 +27,6 @@ from esi_fast.kernels.tiles import Tile
 
 MAX_CHANNELS = 1024
 
-# Programs of the backward kernel, a constant as in depthwise_conv1d.
-MAX_PROGRAMS = 1024
-
 
 @jit
 def forward_kernel(
@@ -227,7 +224,7 @@ def launch_backward(
         ),
     )  # fmt: skip
     num_tiles = num_batch * ceil_div(num_time, tile.block_t)
-    num_partials = min(num_tiles, MAX_PROGRAMS)
+    num_partials = min(num_tiles, tile.programs)
     partial = x.new_empty((num_partials, 2, num_channels), dtype=reference.compute_dtype(x))
     if num_tiles:
         with dispatch.on_device(x):

@@ -46,12 +46,22 @@ MAX_ROWS = {"depthwise_conv1d_layer_norm": 8, "depthwise_conv1d_layer_norm_backw
 
 
 class Tile(NamedTuple):
-    """Groups of rows, consecutive rows a group (each thread has all of them), channels, warps."""
+    """A launch configuration.
+
+    Attributes:
+        groups: of rows, in the threads beside each other.
+        rows: consecutive ones of a group; each thread has all of them.
+        block_c: channels.
+        num_warps: of a program.
+        programs: at most, each of which walks over several tiles and leaves one row of partial
+            sums; 0 where every tile has a program. No device changes it, nor the order of the sum.
+    """
 
     groups: int
     rows: int
     block_c: int
     num_warps: int
+    programs: int = 0
 
     @property
     def block_t(self) -> int:
@@ -99,7 +109,7 @@ class Row(NamedTuple):
 
 COLUMNS = (
     "kernel", "layout", "max_taps", "architecture", "bits", "max_channels",
-    "groups", "rows", "block_c", "num_warps",
+    "groups", "rows", "block_c", "num_warps", "programs",
 )  # fmt: skip
 
 
@@ -221,15 +231,15 @@ def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
 def neighbours(key: Key, tile: Tile) -> Iterator[Tile]:
     """Tiles with one size doubled or halved, or two so that the threads keep their load."""
     steps = [
-        (2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2),
-        (2, 1, 1, 2), (1, 1, 2, 2), (2, 0.5, 1, 1), (2, 1, 0.5, 1), (1, 2, 0.5, 1),
+        (2, 1, 1, 1, 1), (1, 2, 1, 1, 1), (1, 1, 2, 1, 1), (1, 1, 1, 2, 1), (1, 1, 1, 1, 2),
+        (2, 1, 1, 2, 1), (1, 1, 2, 2, 1), (2, 0.5, 1, 1, 1), (2, 1, 0.5, 1, 1), (1, 2, 0.5, 1, 1),
     ]  # fmt: skip
     one_block = "layer_norm" in key.kernel  # whose programs need all the channels
     for step in steps:
         for sign in (1, -1):
             sizes = [size * factor**sign for size, factor in zip(tile, step, strict=True)]
             new = Tile(*(int(size) for size in sizes))
-            fits = min(sizes) >= 1 and new.num_warps <= MAX_WARPS
+            fits = min(sizes[:4]) >= 1 and new.num_warps <= MAX_WARPS and new != tile
             fits = fits and new.rows <= MAX_ROWS.get(key.kernel, 16)
             keeps_rows = tile.rows > 1 or new.rows == 1  # what has no rows in its threads
             same_width = new.block_c == tile.block_c

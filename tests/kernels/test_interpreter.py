@@ -156,10 +156,8 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(
     ("B", "T", "C", "K", "padding", "has_bias", "lengths", "strides", "dtype"), CONVOLUTIONS
 )
-def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype, monkeypatch):
+def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype):
     module = importlib.import_module("esi_fast.kernels.depthwise_conv1d")
-    if B > 2 or T > 64:  # more tiles than partials: each program serves several
-        monkeypatch.setattr(module, "MAX_PROGRAMS", 2)
     torch.manual_seed(0)
     x = torch.randn(B, T, C, dtype=dtype)
     weight = torch.randn(C, 1, K, dtype=dtype)
@@ -171,7 +169,10 @@ def case_depthwise_conv1d(B, T, C, K, padding, has_bias, lengths, strides, dtype
         x[b, end:] = float("nan")
         dy[b, max(0, end + 2 * padding - (K - 1)) :] = float("nan")
     x, dy = strided(x, strides), strided(dy, strides)
-    tile = module.Tile(32, 1, 64, 4) if K > module.MAX_HELD_TAPS else module.Tile(8, 4, 64, 4)
+    # Of many programs, or of few: more tiles than partials, so that each serves several.
+    programs = 2 if B > 2 or T > 64 else 512
+    sizes = (32, 1, 64, 4) if K > module.MAX_HELD_TAPS else (8, 4, 64, 4)
+    tile = module.Tile(*sizes, programs)
 
     leaves = [t.detach().double().requires_grad_() for t in (x, weight)]
     if bias is not None:
@@ -307,10 +308,8 @@ BOTH = [
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize(("B", "T", "C", "K", "has_bias", "lengths", "strides", "dtype"), BOTH)
-def case_depthwise_conv1d_layer_norm(B, T, C, K, has_bias, lengths, strides, dtype, monkeypatch):
+def case_depthwise_conv1d_layer_norm(B, T, C, K, has_bias, lengths, strides, dtype):
     module = importlib.import_module("esi_fast.kernels.depthwise_conv1d_layer_norm")
-    if B > 2:  # more tiles than programs
-        monkeypatch.setattr(module, "MAX_PROGRAMS", 2)
     torch.manual_seed(0)
     x, dy = torch.randn(2, B, T, C, dtype=dtype)
     weight = torch.randn(C, 1, K, dtype=dtype)
@@ -330,7 +329,10 @@ def case_depthwise_conv1d_layer_norm(B, T, C, K, has_bias, lengths, strides, dty
     assert y.dtype == dtype
     # eps is a float32 in the kernel, and at C = 1 nothing but eps is left of the variance.
     assert_close(y, expected.detach(), torch.float32 if dtype == torch.float64 else dtype, "y: ")
-    got = module.launch_backward(dy, *given[:4], dtype, mean, rstd, ends, [True, True, has_bias])
+    # More tiles than programs, each of which serves several.
+    tile = module.Tile(2, 4, max(32, 1 << (C - 1).bit_length()), 4, programs=2) if B > 2 else None
+    need = [True, True, has_bias]
+    got = module.launch_backward(dy, *given[:4], dtype, mean, rstd, ends, need, tile)
     got = [g for g in got if g.numel()]
     tolerance = torch.float32 if dtype == torch.float64 else dtype
     for name, actual, wanted in zip(
