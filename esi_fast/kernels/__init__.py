@@ -20,8 +20,8 @@ Example:
     print(x.grad.shape, kernels.describe(), sep="\\n")
     ```
 
-Limits: Triton serves up to 31 taps, and the convolution with LayerNorm up to 1,024 channels; what it
-cannot serve on CUDA goes to the reference, announced once. Launch configurations ship with the
+Limits: Triton serves up to 31 taps, and the convolution with LayerNorm up to 1,024 channels; what
+it cannot serve on CUDA goes to the reference, announced once. Launch configurations ship with the
 package for each architecture, dtype and bucket of channels; `ESI_FAST_AUTOTUNE=1` in the
 environment times others on the GPU at hand, once for each, and keeps the fastest (`kernels.tiles`).
 

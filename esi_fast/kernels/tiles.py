@@ -4,7 +4,8 @@
 channels (the next power of two), never by batch or time: packed or ragged data must not tune anew.
 `ESI_FAST_AUTOTUNE=1` in the environment searches on the device at hand instead, once for each such
 key: by steps from the shipped tile to the fastest of its neighbours, until none is faster. What it
-finds is kept in `tuned_path()`, a table of the same form, and read from there afterwards.
+finds is kept in `tuned_path()`, a table of the same form, and read from there afterwards; a call
+inside a CUDA graph that is captured finds the shipped tile where there is no other yet.
 
 Tiles decide the order in which sums over batch and time are taken. Results repeat bit for bit as
 long as the table stays as it is.
@@ -17,7 +18,7 @@ import csv
 import functools
 import math
 import os
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -187,14 +188,19 @@ def choose(
             return shipped_tile(key)
         with dispatch.on_device(x):
             tuned[key] = search(key, lambda tile: seconds(lambda: run(tile)))
-        write_tuned(tuned_path(), tuned)
+        try:
+            write_tuned(tuned_path(), {key: tuned[key]})
+        except OSError as error:  # a training run must not end for that
+            message = f"esi_fast.kernels tuned {kernel} for this process alone: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
     return tuned[key]
 
 
 def tuned_path() -> Path:
-    """`esi_fast/tiles.csv` in the user's cache folder, XDG_CACHE_HOME or ~/.cache."""
-    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(folder).expanduser() / "esi_fast" / "tiles.csv"
+    """A file for each version of Triton in the user's cache folder, XDG_CACHE_HOME or ~/.cache."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    version = "none" if dispatch.triton is None else dispatch.triton.__version__
+    return folder / "esi_fast" / f"tiles_triton_{version}.csv"
 
 
 @functools.cache
@@ -217,15 +223,19 @@ def read_tuned(path: Path) -> dict[Key, Tile]:
 
 
 def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
-    """Replaces the table by it and these, at once: processes that tune side by side lose none."""
-    tuned = read_tuned(path) | tuned
+    """Adds these to the table, one process after the other; a reader sees it before or after."""
+    import fcntl  # not on Windows, where there is no Triton either
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows((*key, *tile) for key, tile in sorted(tuned.items()))
-    Path(name).replace(path)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        part = path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            both = read_tuned(path) | tuned
+            writer.writerows((*key, *tile) for key, tile in sorted(both.items()))
+        part.replace(path)
 
 
 def neighbours(key: Key, tile: Tile) -> Iterator[Tile]:
@@ -262,8 +272,10 @@ def search(key: Key, measure: Callable[[Tile], float]) -> Tile:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """The median time of a launch with a cold cache; infinite where it does not fit the device."""
-    with contextlib.suppress(dispatch.triton.runtime.errors.OutOfResources):
+    """The median time of a launch with a cold cache; infinite where it does not compile or fit."""
+    errors = dispatch.triton.runtime.errors
+    unfit = errors.OutOfResources, errors.PTXASError, dispatch.triton.CompilationError
+    with contextlib.suppress(*unfit):
         ms: float = dispatch.triton.testing.do_bench(call, warmup=5, rep=40, return_mode="median")
         return ms / 1e3
     return math.inf

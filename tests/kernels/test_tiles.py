@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +23,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where tuned tiles go, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tiles.tuned_tiles.cache_clear()
-    yield tmp_path / "esi_fast" / "tiles.csv"
+    yield tiles.tuned_path()
     tiles.tuned_tiles.cache_clear()
 
 
@@ -96,14 +98,17 @@ def test_what_was_tuned_is_kept_beside_what_others_tuned(cache: Path) -> None:
     tiles.write_tuned(cache, {KEY: Tile(1, 2, 4, 8)})
     tiles.write_tuned(cache, {other: Tile(2, 2, 4, 8)})
     assert tiles.read_tuned(cache) == {KEY: Tile(1, 2, 4, 8), other: Tile(2, 2, 4, 8)}
-    assert list(cache.parent.iterdir()) == [cache]
+    assert {path.suffix for path in cache.parent.iterdir()} == {".csv", ".lock"}
+    assert cache.is_relative_to(os.environ["XDG_CACHE_HOME"])
 
 
 @pytest.mark.parametrize("text", ["nonsense\n1\n", ",".join(tiles.COLUMNS) + "\na,b,c\n"])
 def test_a_damaged_table_is_named(cache: Path, text: str) -> None:
     cache.parent.mkdir()
     cache.write_text(text)
-    with pytest.raises(ValueError, match=r"tiles\.csv is no table of tiles .*: delete it"):
+    with pytest.raises(
+        ValueError, match=r"tiles_triton_.*\.csv is no table of tiles .*: delete it"
+    ):
         tiles.tuned_tiles()
 
 
@@ -144,6 +149,30 @@ def test_autotune_searches_once_for_a_key_without_batch_and_time(
     assert choose(tuned, 2, 9, 100).num_warps == 8
     assert len(tuned) == count
     assert len(tiles.read_tuned(cache)) == 2
+
+
+def test_where_nothing_can_be_written_the_process_keeps_what_it_tuned(
+    tuned: list[Tile], cache: Path
+) -> None:
+    cache.parent.parent.joinpath("esi_fast").write_text("a file where the folder would be")
+    with pytest.warns(RuntimeWarning, match="tuned grn for this process alone: .*esi_fast"):
+        choose(tuned, 2, 9, 100)
+    count = len(tuned)
+    assert choose(tuned, 2, 9, 100).num_warps == 8
+    assert len(tuned) == count
+
+
+def test_a_tile_that_does_not_fit_is_slower_than_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton")
+
+    def do_bench(call: Callable[[], object], **_: object) -> None:
+        call()
+
+    def launch() -> None:
+        raise triton.runtime.errors.OutOfResources(300_000, 232_448, "shared memory")
+
+    monkeypatch.setattr(triton.testing, "do_bench", do_bench)
+    assert tiles.seconds(launch) == math.inf
 
 
 def test_nothing_is_timed_inside_a_graph_or_without_data_or_unasked(
