@@ -23,7 +23,7 @@ Example:
 Limits: Triton serves up to 31 taps, and the convolution with LayerNorm up to 1,024 channels; what
 it cannot serve on CUDA goes to the reference, announced once. Launch configurations ship with the
 package for each architecture, dtype and bucket of channels; `ESI_FAST_AUTOTUNE=1` in the
-environment times others on the GPU at hand, once for each, and keeps the fastest (`kernels.tiles`).
+environment times others on the GPU at hand, once for each, and keeps the fastest.
 
 Everywhere: float32 accumulation and statistics (float64 for float64 input), no atomics, so that
 results repeat bit for bit as far as torch's matrix products do, `torch.compile(fullgraph=True)`,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esi_fast.kernels import dispatch, reference, tiles
+from esi_fast.kernels import dispatch, reference, tuning
 from esi_fast.kernels.convolve import convolve, load_bias, load_taps, tap
 from esi_fast.kernels.dispatch import ceil_div, jit, tl
 from esi_fast.kernels.partial_sums import sum_partials
@@ -189,7 +189,7 @@ def launch_forward(
     y = reference.empty_like_layout(x, num_out)
     if y.numel() == 0:
         return y
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "depthwise_conv1d", x, reference.is_channels_first(x), num_taps,
         lambda tile: launch_forward(x, weight, bias, padding, lengths, tile),
     )  # fmt: skip
@@ -224,7 +224,7 @@ def launch_backward(
     need_dw = need[1] or need[2]
     dx = reference.empty_like_layout(x, num_time) if need[0] else x.new_empty(0)
     dweight, dbias = weight.new_empty(0), weight.new_empty(0, dtype=bias_dtype)
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "depthwise_conv1d_backward", x, reference.is_channels_first(x), num_taps,
         lambda tile: launch_backward(dy, x, weight, bias_dtype, padding, lengths, need, tile),
     )  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from esi_fast.kernels import dispatch, reference, tiles
+from esi_fast.kernels import dispatch, reference, tuning
 from esi_fast.kernels.convolve import convolve, load_bias, load_taps
 from esi_fast.kernels.depthwise_conv1d import MAX_HELD_TAPS, depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d import launch_backward as launch_conv_backward
@@ -185,7 +185,7 @@ def launch_forward(
     if y.numel() == 0:
         return y, mean, rstd
     lengths = None if lengths is None else lengths.contiguous()
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "depthwise_conv1d_layer_norm", x, False, weight.shape[2],
         lambda tile: launch_forward(x, weight, bias, ln_weight, ln_bias, eps, lengths, tile),
     )  # fmt: skip
@@ -217,7 +217,7 @@ def launch_backward(
     num_batch, num_time, num_channels = x.shape
     dz = x.new_empty(x.shape)
     lengths = None if lengths is None else lengths.contiguous()
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "depthwise_conv1d_layer_norm_backward", x, False, weight.shape[2],
         lambda tile: launch_backward(
             dy, x, weight, bias, ln_weight, ln_bias_dtype, mean, rstd, lengths, need, tile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from esi_fast.kernels import dispatch, tiles
+from esi_fast.kernels import dispatch, tuning
 
 
 def describe() -> str:
@@ -30,7 +30,7 @@ def describe() -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    tuned = f"tuned, {len(tiles.tuned_tiles())} in {tiles.tuned_path()} (ESI_FAST_AUTOTUNE=1)"
-    lines.append(f"tiles: {tuned if tiles.autotune() else 'shipped'}")
+    tuned = f"tuned, {len(tuning.tuned_tiles())} in {tuning.tuned_path()} (ESI_FAST_AUTOTUNE=1)"
+    lines.append(f"tiles: {tuned if tuning.autotune() else 'shipped'}")
     lines += [f"fallback: {operator}: {reason}" for operator, reason in dispatch.fallbacks]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esi_fast.kernels import dispatch, reference, tiles
+from esi_fast.kernels import dispatch, reference, tuning
 from esi_fast.kernels.dispatch import ceil_div, next_power_of_2
 from esi_fast.kernels.grn_kernels import (
     backward_kernel,
@@ -44,7 +44,7 @@ def _launch_sums(
     tile: Tile | None = None,
 ) -> Tensor:
     """Sums over the chunks of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (.., 2, C)."""
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "grn_sums" if dy is None else "grn_backward_sums", x, reference.is_channels_first(x), 1,
         lambda tile: _launch_sums(dy, x, activation, lengths, tile),
     )  # fmt: skip
@@ -89,7 +89,7 @@ def launch_forward(
     acc = reference.compute_dtype(x)
     if y.numel() == 0:
         return y, x.new_zeros((num_batch, num_channels), dtype=acc)
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "grn", x, reference.is_channels_first(x), 1,
         lambda tile: launch_forward(x, gamma, beta, eps, activation, lengths, sums_tile, tile),
     )  # fmt: skip
@@ -136,7 +136,7 @@ def launch_backward(
     if dx.numel() == 0:
         dgamma, dbeta = torch.zeros_like(gamma), torch.zeros_like(gamma, dtype=beta_dtype)
         return dx, dgamma, dbeta, y, torch.zeros_like(gamma if beta is not None else y)
-    tile = tile or tiles.choose(
+    tile = tile or tuning.choose(
         "grn_backward", x, reference.is_channels_first(x), 1,
         lambda tile: launch_backward(
             dy, x, gamma, beta_dtype, norm, eps, activation, lengths, sums_tile, tile, beta

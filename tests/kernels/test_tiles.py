@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from esi_fast import kernels
-from esi_fast.kernels import tiles
+from esi_fast.kernels import tiles, tuning
 from esi_fast.kernels.tiles import Kernel, Key, Tile
 
 KEY = Key("depthwise_conv1d", "BTC", 7, "sm_90", 16, 128)
@@ -22,9 +22,9 @@ KEY = Key("depthwise_conv1d", "BTC", 7, "sm_90", 16, 128)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where tuned tiles go, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    tiles.tuned_tiles.cache_clear()
-    yield tiles.tuned_path()
-    tiles.tuned_tiles.cache_clear()
+    tuning.tuned_tiles.cache_clear()
+    yield tuning.tuned_path()
+    tuning.tuned_tiles.cache_clear()
 
 
 def test_every_key_has_a_tile_that_its_kernel_can_take() -> None:
@@ -37,10 +37,10 @@ def test_every_key_has_a_tile_that_its_kernel_can_take() -> None:
                     assert all(size & (size - 1) == 0 for size in tile)
                     walks = "backward" in kernel and "grn" not in kernel
                     assert (tile.programs > 0) == walks
-                    assert tile.num_warps <= tiles.MAX_WARPS
+                    assert tile.num_warps <= tuning.MAX_WARPS
                     if "layer_norm" in kernel:
                         assert tile.block_c >= 2**power  # a program has all channels
-                        assert tile.rows <= tiles.MAX_ROWS[kernel]
+                        assert tile.rows <= tuning.MAX_ROWS[kernel]
                     elif "grn" in kernel:
                         assert tile.rows == 1
 
@@ -72,7 +72,7 @@ def test_a_search_steps_to_the_fastest() -> None:
         measured.append(tile)
         return sum(abs(a.bit_length() - b.bit_length()) for a, b in zip(tile, wanted, strict=True))
 
-    assert tiles.search(key, measure) == wanted
+    assert tuning.search(key, measure) == wanted
     assert measured[0] == tiles.shipped_tile(key)
     assert len(set(measured)) == len(measured)
 
@@ -81,23 +81,23 @@ def test_neighbours_are_tiles_that_the_kernel_can_take() -> None:
     for kernel in get_args(Kernel):
         key = KEY._replace(kernel=kernel, num_taps=1 if "grn" in kernel else 7)
         start = tiles.shipped_tile(key)
-        found = list(tiles.neighbours(key, start))
+        found = list(tuning.neighbours(key, start))
         assert len(found) > 3
         for tile in found:
             assert tile != start
             if "layer_norm" in kernel:
                 assert tile.block_c == start.block_c
-                assert tile.rows <= tiles.MAX_ROWS[kernel]
+                assert tile.rows <= tuning.MAX_ROWS[kernel]
             if "grn" in kernel:
                 assert tile.rows == 1
 
 
 def test_what_was_tuned_is_kept_beside_what_others_tuned(cache: Path) -> None:
-    assert tiles.read_tuned(cache) == {}
+    assert tuning.read_tuned(cache) == {}
     other = KEY._replace(num_channels=256)
-    tiles.write_tuned(cache, {KEY: Tile(1, 2, 4, 8)})
-    tiles.write_tuned(cache, {other: Tile(2, 2, 4, 8)})
-    assert tiles.read_tuned(cache) == {KEY: Tile(1, 2, 4, 8), other: Tile(2, 2, 4, 8)}
+    tuning.write_tuned(cache, {KEY: Tile(1, 2, 4, 8)})
+    tuning.write_tuned(cache, {other: Tile(2, 2, 4, 8)})
+    assert tuning.read_tuned(cache) == {KEY: Tile(1, 2, 4, 8), other: Tile(2, 2, 4, 8)}
     assert {path.suffix for path in cache.parent.iterdir()} == {".csv", ".lock"}
     assert cache.is_relative_to(os.environ["XDG_CACHE_HOME"])
 
@@ -109,7 +109,7 @@ def test_a_damaged_table_is_named(cache: Path, text: str) -> None:
     with pytest.raises(
         ValueError, match=r"tiles_triton_.*\.csv is no table of tiles .*: delete it"
     ):
-        tiles.tuned_tiles()
+        tuning.tuned_tiles()
 
 
 class Gpu(torch.Tensor):
@@ -123,15 +123,15 @@ def tuned(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
     """Turns the search on, with a clock that finds 8 warps fastest; what it timed."""
     timed: list[Tile] = []
     monkeypatch.setenv("ESI_FAST_AUTOTUNE", "1")
-    monkeypatch.setattr(tiles, "seconds", lambda call: abs(call().num_warps - 8))
-    monkeypatch.setattr(tiles.dispatch, "on_device", lambda x: torch.no_grad())
+    monkeypatch.setattr(tuning, "seconds", lambda call: abs(call().num_warps - 8))
+    monkeypatch.setattr(tuning.dispatch, "on_device", lambda x: torch.no_grad())
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     return timed
 
 
 def choose(timed: list[Tile], *shape: int, dtype: torch.dtype = torch.bfloat16) -> Tile:
     x = torch.empty(shape, dtype=dtype).as_subclass(Gpu)
-    return tiles.choose("grn", x, False, 1, lambda tile: timed.append(tile) or tile)  # type: ignore[func-returns-value]
+    return tuning.choose("grn", x, False, 1, lambda tile: timed.append(tile) or tile)  # type: ignore[func-returns-value]
 
 
 def test_autotune_searches_once_for_a_key_without_batch_and_time(
@@ -145,10 +145,10 @@ def test_autotune_searches_once_for_a_key_without_batch_and_time(
     choose(tuned, 2, 9, 100, dtype=torch.float32)
     assert len(tuned) > count
     count = len(tuned)
-    tiles.tuned_tiles.cache_clear()  # another process
+    tuning.tuned_tiles.cache_clear()  # another process
     assert choose(tuned, 2, 9, 100).num_warps == 8
     assert len(tuned) == count
-    assert len(tiles.read_tuned(cache)) == 2
+    assert len(tuning.read_tuned(cache)) == 2
 
 
 def test_where_nothing_can_be_written_the_process_keeps_what_it_tuned(
@@ -172,7 +172,7 @@ def test_a_tile_that_does_not_fit_is_slower_than_any(monkeypatch: pytest.MonkeyP
         raise triton.runtime.errors.OutOfResources(300_000, 232_448, "shared memory")
 
     monkeypatch.setattr(triton.testing, "do_bench", do_bench)
-    assert tiles.seconds(launch) == math.inf
+    assert tuning.seconds(launch) == math.inf
 
 
 def test_nothing_is_timed_inside_a_graph_or_without_data_or_unasked(
@@ -206,6 +206,6 @@ def test_autotune_on_a_gpu(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None
     gamma, beta = torch.randn(2, 64, device="cuda")
     y = kernels.gelu_grn(x, gamma, beta)
     y.sum().backward()
-    assert len(tiles.read_tuned(cache)) == 4
+    assert len(tuning.read_tuned(cache)) == 4
     monkeypatch.setenv("ESI_FAST_AUTOTUNE", "0")
     torch.testing.assert_close(y, kernels.gelu_grn(x, gamma, beta))
