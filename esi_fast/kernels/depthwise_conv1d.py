@@ -25,10 +25,9 @@ from esi_fast.kernels.convolve import convolve, load_bias, load_taps, tap
 from esi_fast.kernels.dispatch import ceil_div, jit, tl
 from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.reference import Layout
-from esi_fast.kernels.tiles import Tile
+from esi_fast.kernels.tiles import MAX_HELD_TAPS, Tile
 
 MAX_TAPS = 31  # the taps are unrolled; above, the code grows without bound
-MAX_HELD_TAPS = 7  # up to here the weights stay in registers
 
 
 @jit

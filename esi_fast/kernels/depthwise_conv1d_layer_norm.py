@@ -17,13 +17,13 @@ from torch import Tensor
 
 from esi_fast.kernels import dispatch, reference, tuning
 from esi_fast.kernels.convolve import convolve, load_bias, load_taps
-from esi_fast.kernels.depthwise_conv1d import MAX_HELD_TAPS, depthwise_conv1d
+from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d import launch_backward as launch_conv_backward
 from esi_fast.kernels.depthwise_conv1d import limits as conv_limits
 from esi_fast.kernels.dispatch import ceil_div, jit, tl
 from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.row_sums import sum_rows
-from esi_fast.kernels.tiles import Tile
+from esi_fast.kernels.tiles import MAX_HELD_TAPS, Tile
 
 MAX_CHANNELS = 1024
 

@@ -30,7 +30,7 @@ def describe() -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-    tuned = f"tuned, {len(tuning.tuned_tiles())} in {tuning.tuned_path()} (ESI_FAST_AUTOTUNE=1)"
+    tuned = f"tuned, kept in {tuning.tuned_folder()} (ESI_FAST_AUTOTUNE=1)"
     lines.append(f"tiles: {tuned if tuning.autotune() else 'shipped'}")
     lines += [f"fallback: {operator}: {reason}" for operator, reason in dispatch.fallbacks]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Launch configurations: the table that ships with the package.
 
 `tiles.csv` gives the tile of each kernel by architecture, width of the dtype and bucket of the
-channels (the next power of two).
+channels; batch and time choose nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ Kernel = Literal[
 
 SHIPPED_PATH = Path(__file__).with_name("tiles.csv")
 ANY = "*"
+MAX_HELD_TAPS = 7  # up to here a convolution's weights stay in registers
 
 
 class Tile(NamedTuple):

@@ -3,8 +3,8 @@
 `ESI_FAST_AUTOTUNE=1` in the environment asks for it. It runs once for each key of the table, which
 has neither batch nor time, so that packed or ragged data does not tune anew: by steps from the
 shipped tile to the fastest of its neighbours, until none is faster. What it finds is kept in
-`tuned_path()`, a table of the same form, and read from there afterwards; a call inside a CUDA graph
-that is captured gets the shipped tile where there is no other yet.
+`tuned_folder()`, in a table of the same form, and read from there afterwards; a call inside a CUDA
+graph that is captured gets the shipped tile where there is no other yet.
 
 Tiles decide the order in which sums over batch and time are taken. Results repeat bit for bit as
 long as the table stays as it is.
@@ -17,6 +17,8 @@ import csv
 import functools
 import math
 import os
+import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from torch import Tensor
 from esi_fast.kernels import dispatch
 from esi_fast.kernels.tiles import (
     COLUMNS,
+    MAX_HELD_TAPS,
     Kernel,
     Key,
     Tile,
@@ -37,8 +40,14 @@ from esi_fast.kernels.tiles import (
 )
 
 MAX_WARPS = 32
-# Rows of a thread: its registers end, or `sum_rows` does.
-MAX_ROWS = {"depthwise_conv1d_layer_norm": 8, "depthwise_conv1d_layer_norm_backward": 4}
+# Rows of a thread: its registers end, or `sum_rows` does; GRN's kernels have none.
+MAX_ROWS = {
+    "depthwise_conv1d": 16, "depthwise_conv1d_backward": 16, "depthwise_conv1d_layer_norm": 8,
+    "depthwise_conv1d_layer_norm_backward": 4, "grn_sums": 1, "grn": 1, "grn_backward_sums": 1,
+    "grn_backward": 1,
+}  # fmt: skip
+# Whose programs walk over several tiles.
+WALKING = ("depthwise_conv1d_backward", "depthwise_conv1d_layer_norm_backward")
 
 
 def autotune() -> bool:
@@ -61,50 +70,71 @@ def choose(
         num_taps: of the convolution; 1 where there is none.
         run: launches with another tile; called many times while tuning.
     """
-    bucket = 1 << max(0, x.shape[2] - 1).bit_length()
     layout = "BCT" if channels_first else "BTC"
     bits = 8 * x.element_size()
-    key = Key(kernel, layout, num_taps, architecture(x.device), bits, bucket)
+    key = Key(kernel, layout, num_taps, architecture(x.device), bits, x.shape[2])
     if not autotune() or not x.is_cuda or x.numel() == 0:
         return shipped_tile(key)
-    tuned = tuned_tiles()
+    path = tuned_path(x.device)
+    tuned = tuned_tiles(path)
     if key not in tuned:
         if torch.cuda.is_current_stream_capturing():  # nothing can be timed inside a CUDA graph
             return shipped_tile(key)
         with dispatch.on_device(x):
             tuned[key] = search(key, lambda tile: seconds(lambda: run(tile)))
         try:
-            write_tuned(tuned_path(), {key: tuned[key]})
-        except OSError as error:  # a training run must not end for that
-            message = f"esi_fast.kernels tuned {kernel} for this process alone: {error}"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            write_tuned(path, {key: tuned[key]})
+        except OSError as error:
+            _warn(f"{kernel} is tuned for this process alone: {error}")
     return tuned[key]
 
 
-def tuned_path() -> Path:
-    """A file for each version of Triton in the user's cache folder, XDG_CACHE_HOME or ~/.cache."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    version = "none" if dispatch.triton is None else dispatch.triton.__version__
-    return folder / "esi_fast" / f"tiles_triton_{version}.csv"
+def _warn(message: str) -> None:
+    # What tiles are kept or read must not end a training run.
+    warnings.warn(f"esi_fast.kernels: {message}", RuntimeWarning, stacklevel=3)
+
+
+def tuned_folder() -> Path:
+    """`esi_fast` in the user's cache folder, which is XDG_CACHE_HOME or ~/.cache."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".cache") / "esi_fast"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "esi_fast"
 
 
 @functools.cache
-def tuned_tiles() -> dict[Key, Tile]:
+def tuned_path(device: torch.device) -> Path:
+    """The table of a GPU and a version of Triton: another asks for other tiles."""
+    name = re.sub(r"\W+", "-", torch.cuda.get_device_name(device))
+    return tuned_folder() / f"tiles_{name}_triton_{dispatch.triton.__version__}.csv"
+
+
+@functools.cache
+def tuned_tiles(path: Path) -> dict[Key, Tile]:
     """What earlier searches found, of this process and of others."""
-    return read_tuned(tuned_path())
+    return read_tuned(path)
 
 
 def read_tuned(path: Path) -> dict[Key, Tile]:
-    """The tuned tiles by their keys; none where there is no file."""
-    if not path.exists():
+    """The tuned tiles by their keys; none where there is no file, or none that can be read."""
+    try:
+        tuned = {
+            Key(
+                row.kernel,  # type: ignore[arg-type]
+                row.layout, row.max_taps, row.architecture, int(row.bits), int(row.max_channels),
+            ): row.tile
+            for row in read_table(path)
+        }  # fmt: skip
+        for key, tile in tuned.items():
+            if not fits(key, tile):
+                raise ValueError(f"{path}: {key.kernel} cannot take {tile}")
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {
-        Key(
-            row.kernel,  # type: ignore[arg-type]
-            row.layout, row.max_taps, row.architecture, int(row.bits), int(row.max_channels),
-        ): row.tile
-        for row in read_table(path)
-    }  # fmt: skip
+    except (OSError, ValueError, OverflowError) as error:
+        _warn(f"the tuned tiles are searched anew: {error}")
+        return {}
+    return tuned
 
 
 def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
@@ -129,17 +159,26 @@ def neighbours(key: Key, tile: Tile) -> Iterator[Tile]:
         (2, 1, 1, 1, 1), (1, 2, 1, 1, 1), (1, 1, 2, 1, 1), (1, 1, 1, 2, 1), (1, 1, 1, 1, 2),
         (2, 1, 1, 2, 1), (1, 1, 2, 2, 1), (2, 0.5, 1, 1, 1), (2, 1, 0.5, 1, 1), (1, 2, 0.5, 1, 1),
     ]  # fmt: skip
-    one_block = "layer_norm" in key.kernel  # whose programs need all the channels
     for step in steps:
         for sign in (1, -1):
             sizes = [size * factor**sign for size, factor in zip(tile, step, strict=True)]
             new = Tile(*(int(size) for size in sizes))
-            fits = min(sizes[:4]) >= 1 and new.num_warps <= MAX_WARPS and new != tile
-            fits = fits and new.rows <= MAX_ROWS.get(key.kernel, 16)
-            keeps_rows = tile.rows > 1 or new.rows == 1  # what has no rows in its threads
-            same_width = new.block_c == tile.block_c
-            if fits and keeps_rows and (same_width or not one_block):
+            if new != tile and fits(key, new):
                 yield new
+
+
+def fits(key: Key, tile: Tile) -> bool:
+    """Whether the kernel can be launched with this tile; whether the GPU can is another thing."""
+    if any(size < 1 or size & (size - 1) for size in tile[:4]) or tile.num_warps > MAX_WARPS:
+        return False
+    max_rows = MAX_ROWS[key.kernel]
+    if tile.rows > (max_rows if key.num_taps <= MAX_HELD_TAPS else min(4, max_rows)):
+        return False  # many taps: the code grows with rows times taps
+    if (tile.programs > 0) != (key.kernel in WALKING):
+        return False
+    if "layer_norm" in key.kernel:  # whose programs have all channels
+        return key.num_channels <= tile.block_c < max(64, 2 * key.num_channels)
+    return tile.block_c <= max(64, 4 * key.num_channels)
 
 
 def search(key: Key, measure: Callable[[Tile], float]) -> Tile:
@@ -164,3 +203,6 @@ def seconds(call: Callable[[], Any]) -> float:
         ms: float = dispatch.triton.testing.do_bench(call, warmup=5, rep=40, return_mode="median")
         return ms / 1e3
     return math.inf
+
+
+autotune()  # a wrong word is refused on import, on machines without a GPU too

@@ -151,7 +151,7 @@ def configurations() -> Iterator[Configuration]:
                     given |= {"dy_ptr": None} | {f"dy_stride_{axis}": 0 for axis in "btc"}
             else:
                 given |= {"C": width, "DENSE": not channels_first, "K": row.max_taps}
-                given |= {"PADDING": row.max_taps // 2, "HELD": row.max_taps <= conv.MAX_HELD_TAPS}
+                given |= {"PADDING": row.max_taps // 2, "HELD": row.max_taps <= tiles.MAX_HELD_TAPS}
             name = f"{row.kernel} {row.layout} {row.max_taps} {width} {lengths}"
             kernel = kernels[row.kernel]
             yield Configuration(name, kernel, row.tile.num_warps, target, pointers, given)

@@ -15,6 +15,7 @@ from esi_fast import kernels
 from esi_fast.kernels import tiles, tuning
 from esi_fast.kernels.tiles import Kernel, Key, Tile
 
+TILE, OTHER = Tile(1, 2, 4, 8), Tile(2, 2, 4, 8)
 KEY = Key("depthwise_conv1d", "BTC", 7, "sm_90", 16, 128)
 
 
@@ -22,9 +23,12 @@ KEY = Key("depthwise_conv1d", "BTC", 7, "sm_90", 16, 128)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where tuned tiles go, empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    tuning.tuned_tiles.cache_clear()
-    yield tuning.tuned_path()
-    tuning.tuned_tiles.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU, 80 GB")
+    for cached in (tuning.tuned_tiles, tuning.tuned_path):
+        cached.cache_clear()
+    yield tuning.tuned_path(torch.device("cpu"))
+    for cached in (tuning.tuned_tiles, tuning.tuned_path):
+        cached.cache_clear()
 
 
 def test_every_key_has_a_tile_that_its_kernel_can_take() -> None:
@@ -95,21 +99,36 @@ def test_neighbours_are_tiles_that_the_kernel_can_take() -> None:
 def test_what_was_tuned_is_kept_beside_what_others_tuned(cache: Path) -> None:
     assert tuning.read_tuned(cache) == {}
     other = KEY._replace(num_channels=256)
-    tuning.write_tuned(cache, {KEY: Tile(1, 2, 4, 8)})
-    tuning.write_tuned(cache, {other: Tile(2, 2, 4, 8)})
-    assert tuning.read_tuned(cache) == {KEY: Tile(1, 2, 4, 8), other: Tile(2, 2, 4, 8)}
+    tuning.write_tuned(cache, {KEY: TILE})
+    tuning.write_tuned(cache, {other: OTHER})
+    assert tuning.read_tuned(cache) == {KEY: TILE, other: OTHER}
     assert {path.suffix for path in cache.parent.iterdir()} == {".csv", ".lock"}
     assert cache.is_relative_to(os.environ["XDG_CACHE_HOME"])
 
 
-@pytest.mark.parametrize("text", ["nonsense\n1\n", ",".join(tiles.COLUMNS) + "\na,b,c\n"])
-def test_a_damaged_table_is_named(cache: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense\n1\n", "is no table of tiles .*: delete it"),
+        (",".join(tiles.COLUMNS) + "\na,b,c\n", "is no table of tiles"),
+        (tiles.SHIPPED_PATH.read_text(), "invalid literal for int"),
+        (",".join(tiles.COLUMNS) + "\ngrn,BTC,1,sm_90,16,128,7,1,64,4,0\n", "grn cannot take"),
+    ],
+)
+def test_a_damaged_table_is_named_and_searched_anew(cache: Path, text: str, message: str) -> None:
     cache.parent.mkdir()
     cache.write_text(text)
-    with pytest.raises(
-        ValueError, match=r"tiles_triton_.*\.csv is no table of tiles .*: delete it"
-    ):
-        tuning.tuned_tiles()
+    with pytest.warns(RuntimeWarning, match=f"tuned tiles are searched anew: .*{message}"):
+        assert tuning.tuned_tiles(cache) == {}
+    with pytest.warns(RuntimeWarning, match="searched anew"):
+        tuning.write_tuned(cache, {KEY: TILE})
+    assert tuning.read_tuned(cache) == {KEY: TILE}
+
+
+def test_a_tile_of_programs_is_never_without_one() -> None:
+    key = KEY._replace(kernel="depthwise_conv1d_layer_norm_backward")
+    found = set(tuning.neighbours(key, Tile(4, 4, 128, 4, 1)))
+    assert {tile.programs for tile in found} == {1, 2}
 
 
 class Gpu(torch.Tensor):
@@ -140,7 +159,7 @@ def test_autotune_searches_once_for_a_key_without_batch_and_time(
     assert choose(tuned, 2, 9, 100).num_warps == 8
     count = len(tuned)
     assert count > 3
-    assert choose(tuned, 5, 77, 128).num_warps == 8  # the same bucket of channels
+    assert choose(tuned, 5, 77, 100).num_warps == 8
     assert len(tuned) == count
     choose(tuned, 2, 9, 100, dtype=torch.float32)
     assert len(tuned) > count
@@ -155,7 +174,7 @@ def test_where_nothing_can_be_written_the_process_keeps_what_it_tuned(
     tuned: list[Tile], cache: Path
 ) -> None:
     cache.parent.parent.joinpath("esi_fast").write_text("a file where the folder would be")
-    with pytest.warns(RuntimeWarning, match="tuned grn for this process alone: .*esi_fast"):
+    with pytest.warns(RuntimeWarning, match="grn is tuned for this process alone: .*esi_fast"):
         choose(tuned, 2, 9, 100)
     count = len(tuned)
     assert choose(tuned, 2, 9, 100).num_warps == 8
@@ -193,7 +212,7 @@ def test_an_unknown_wish_is_refused_and_the_table_says_what_is_used(
 ) -> None:
     assert "tiles: shipped" in kernels.describe()
     monkeypatch.setenv("ESI_FAST_AUTOTUNE", "1")
-    assert f"tiles: tuned, 0 in {cache}" in kernels.describe()
+    assert f"tiles: tuned, kept in {cache.parent}" in kernels.describe()
     monkeypatch.setenv("ESI_FAST_AUTOTUNE", "yes")
     with pytest.raises(ValueError, match="ESI_FAST_AUTOTUNE='yes' is unknown: use 0 or 1"):
         kernels.describe()
