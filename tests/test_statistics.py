@@ -102,7 +102,7 @@ def test_the_intervals_equal_a_plain_loop_over_resamples():
     ):
         assert bounds(interval) == pytest.approx(np.percentile(oracle, [2.5, 97.5]))
     assert a["labels"]["label_2"]["auroc"] == {"value": None, "low": None, "high": None}
-    assert summary["labels"]["label_2"]["left_out"] == "no positive record"
+    assert summary["labels"]["label_2"]["left_out"] == "no patient with it"
 
 
 def test_the_interval_covers_the_known_area():
@@ -143,7 +143,7 @@ def test_too_few_positives_leave_a_label_out_of_the_macro_but_keep_its_row():
     result = label_result(scores, labels)
     few = summarise_labels(result, Resampling(50, 0, 4))
     a = few["contenders"]["a"]
-    assert few["labels"]["label_1"]["left_out"] == "3 positive records, fewer than 4"
+    assert few["labels"]["label_1"]["left_out"] == "3 patients with it, fewer than 4"
     assert a["labels"]["label_1"]["auroc"]["value"] is not None
     assert a["macro"]["auroc"]["value"] == a["labels"]["label_0"]["auroc"]["value"]
     every = summarise_labels(result, Resampling(50, 0, 3))
@@ -169,7 +169,7 @@ def test_without_a_label_that_counts_there_is_no_macro_and_no_test():
     summary = summarise_labels(label_result(scores, np.ones_like(labels)), SETTINGS)
     assert summary["contenders"]["a"]["macro"]["auroc"]["value"] is None
     assert summary["comparisons"]["b"]["p"] is None
-    assert summary["labels"]["label_0"]["left_out"] == "no negative record"
+    assert summary["labels"]["label_0"]["left_out"] == "no patient without it"
 
 
 def test_the_difference_is_paired():

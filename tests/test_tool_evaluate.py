@@ -218,8 +218,8 @@ def test_patients_that_pretraining_saw_are_left_out_or_named(story: Path):
         ({"--split": "val"}, "cannot be scored on val"),
         ({"--split": "dev"}, "is none of train, val, test"),
         ({"--root": "absent"}, "--root folder absent does not exist"),
-        ({"--resamples": "0"}, "--resamples must be at least 1"),
-        ({"--seed": "-1"}, "--seed -1 must not be negative"),
+        ({"--resamples": "0"}, "--resamples 0 must be at least 1"),
+        ({"--seed": "-1"}, "--seed -1 must be at least 0"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_2(
@@ -257,7 +257,7 @@ def test_reports_from_a_cache_need_a_cache_and_nothing_else(root: Path, tmp_path
     assert "evaluation.json does not exist; run tools/evaluate first" in done.stderr
     done = tool(root, "evaluate", tmp_path, "--from-cache", "--out", tmp_path)
     assert done.returncode == 2
-    assert "--from-cache needs nothing but --out" in done.stderr
+    assert "--from-cache takes no model: all but --resamples" in done.stderr
     done = tool(root, "evaluate", "--out", tmp_path)
     assert done.returncode == 2
     assert "model is missing (only --from-cache does without)" in done.stderr

@@ -42,7 +42,7 @@ class Resampling:
     Attributes:
         resamples: number of bootstrap resamples of patients, and of permutations.
         seed: of both.
-        min_positives: a label with fewer positive (or negative) records keeps its row in the tables
+        min_positives: a label that fewer patients have (or have not) keeps its row in the tables
             and is left out of the macro means: its AUROC is a coin toss, and resamples that miss it
             would pull the macro's interval away from the macro. 1 counts every label that has an
             AUROC.

@@ -7,6 +7,7 @@ place and moved there, so that a killed run leaves none of them torn.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import zipfile
@@ -69,6 +70,17 @@ def has_result(folder: Path, task: str, request: str) -> bool:
     path = _arrays_path(folder, task)
     whole = path.is_file() and _digest(path) == about["sha256"]
     return bool(whole and about["request"] == request)
+
+
+def results_in(folder: Path) -> list[str]:
+    """The tasks that have a description of a cached result in a folder, of whichever run."""
+    found = []
+    for path in sorted(folder.glob("scores-*.json")):
+        task = path.stem.removeprefix("scores-")
+        with contextlib.suppress(ValueError):  # somebody else's file
+            _read_about(folder, task)
+            found.append(task)
+    return found
 
 
 def read_result(folder: Path, task: str) -> TaskResult:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import posixpath
+import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 _SPLITS = ("train", "val", "test")
 _OTHERS = ("record", "patient", "split")
@@ -52,7 +54,7 @@ class CsvLabels:
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 table = csv.DictReader(file)
-                columns = list(table.fieldnames or [])
+                table.fieldnames = columns = [name.strip() for name in table.fieldnames or []]
                 rows = list(table)
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} is no csv file in UTF-8: {error}") from None
@@ -67,7 +69,8 @@ class CsvLabels:
             if None in row or None in row.values():
                 raise ValueError(f"{path} has too many or too few fields in row {line}")
             for column in set(columns).intersection(_OTHERS):
-                if not row[column].strip():
+                row[column] = row[column].strip()
+                if not row[column]:
                     raise ValueError(f"{path} names no {column} in row {line}")
             if row.get("split", "train") not in _SPLITS:
                 raise ValueError(
@@ -79,7 +82,7 @@ class CsvLabels:
                         f"{path} has {label} {row[label]!r} in row {line}: labels are 0 or 1 (what "
                         f"is none is called {', '.join(_OTHERS)})"
                     )
-        keys = [PurePosixPath(row["record"]).as_posix().removesuffix(".hea") for row in rows]
+        keys = [posixpath.normpath(row["record"]).removesuffix(".hea") for row in rows]
         if twice := [key for key, number in Counter(keys).items() if number > 1]:
             raise ValueError(f"{path} names record {twice[0]} twice")
         labels = tuple(
@@ -92,8 +95,20 @@ class CsvLabels:
             label_names=label_names,
             keys=tuple(keys),
             paths=tuple(root / key for key in keys),
-            patients=tuple(row.get("patient", key) for row, key in zip(rows, keys, strict=True)),
+            patients=tuple(
+                _whole(row.get("patient", key)) for row, key in zip(rows, keys, strict=True)
+            ),
             splits=tuple(row.get("split", "") for row in rows),
             labels=labels,
             patients_known="patient" in columns,
         )
+
+
+def _whole(patient: str) -> str:
+    """An id without the ``.0`` that tables of numbers give it, as PTB-XL's own does."""
+    return re.sub(r"^(\d+)\.0+$", r"\1", patient)
+
+
+def ptbxl_name(key: str) -> str:
+    """What a recording of PTB-XL is called, whichever of its two rates a path names."""
+    return posixpath.basename(key).removesuffix("_hr").removesuffix("_lr")

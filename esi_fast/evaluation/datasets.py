@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esi_fast.evaluation.csv_labels import CsvLabels
+from esi_fast.evaluation.csv_labels import CsvLabels, ptbxl_name
 from esi_fast.evaluation.label_sets import LabelSet, label_set
 from esi_fast.evaluation.protocols import PROTOCOLS
 from esi_fast.evaluation.signals import ReadRows, record_reader, shard_reader
@@ -200,7 +200,7 @@ def _open_catalogue(
     split_of_fold = {fold: split for split, span in folds.items() for fold in span}
     kept: dict[str, list[CatalogueEntry]] = {}
     records: dict[str, list[_Record]] = {}
-    left_out = 0
+    left_out = silent = 0
     for entry in catalogue:
         if entry.error.startswith(SEGMENT):  # it is read as part of its record
             continue
@@ -211,8 +211,13 @@ def _open_catalogue(
         else:
             split = split_of(entry.subject_id, VAL_FRACTION, TEST_FRACTION)
         names = frozenset(labels.names_of(entry.statements))
-        if split is None or (labels.only_labelled and not names):
-            left_out += split is not None
+        if split is None:
+            continue
+        if not entry.statements:  # what says nothing denies nothing
+            silent += 1
+            continue
+        if labels.only_labelled and not names:
+            left_out += 1
             continue
         same = concept_key_number(concept_key_of_report(entry.statements))
         kept.setdefault(split, []).append(entry)
@@ -231,6 +236,8 @@ def _open_catalogue(
     notes = []
     if left_out:
         notes.append(f"Left out for having no label of this set: {left_out} records.")
+    if silent:
+        notes.append(f"Left out for stating nothing at all: {silent} records.")
     source, known = catalogue.source, catalogue.patients_known
     return _assemble(name, source, parts, labels, patients_known=known, notes=notes)
 
@@ -245,6 +252,14 @@ def _open_table(
     if not name:
         raise ValueError("dataset csv needs labels: the table, a path from its folder")
     table, source = CsvLabels.read(root, name), layout_of(root)
+    if source == "ptb-xl":  # which has every recording twice
+        first: dict[str, str] = {}
+        for key in table.keys:
+            if key != first.setdefault(ptbxl_name(key), key):
+                raise ValueError(
+                    f"{root / name} names one recording as {first[ptbxl_name(key)]} "
+                    f"and as {key}: keep one of them"
+                )
     gain = Ludb.adc_units_per_mv if source == Ludb.source else None
     rows_of: dict[str, list[int]] = {}
     for row, (patient, split) in enumerate(zip(table.patients, table.splits, strict=True)):

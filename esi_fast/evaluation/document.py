@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FIGURES = "figures"  # the folder of the pictures, beside the report
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of finished cells."""
@@ -77,10 +80,10 @@ def write_document(document: Document, out: Path) -> None:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = lambda text: text.replace("|", r"\|").replace("\n", " ")
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    (out / FIGURES).mkdir(parents=True, exist_ok=True)
     for section in document.sections:
         for figure in section.figures:
-            (out / "figures" / f"{figure.name}.png").write_bytes(figure.png)
+            (out / FIGURES / f"{figure.name}.png").write_bytes(figure.png)
     for name in ("report.md", "report.html"):
         text = environment.get_template(f"{name}.jinja").render(document=document)
         (out / name).write_text(text, encoding="utf-8")

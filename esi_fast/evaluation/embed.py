@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,6 +102,12 @@ def embed_ecg(
         first = next(iter(errors.items()), ("", "the split is empty"))
         raise ValueError(f"no record of split {split.name} could be read ({': '.join(first)})")
     return Embeddings(np.concatenate(values), np.array(rows, dtype=np.int64), errors)
+
+
+def still_unreadable(split: EvaluationSplit, keys: Collection[str]) -> bool:
+    """Whether none of these records, which once could not be read, can be read now."""
+    rows = [row for row, key in enumerate(split.keys) if key in keys]
+    return not rows or all(split.read(rows)[1])
 
 
 class Embedder:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esi_fast.evaluation.embed import ECGTextModel, Embedder, Embeddings
+from esi_fast.evaluation.embed import ECGTextModel, Embedder, Embeddings, still_unreadable
 
 if TYPE_CHECKING:
     from esi_fast.evaluation.splits import EvaluationDataset
 
+_HEX = 20  # digits of a file's name
+EMBEDDINGS = "embeddings"  # a folder of an evaluation's
 _CHUNK = 1 << 20
 
 
@@ -47,10 +50,10 @@ class CachedEmbedder(Embedder):
     def ecg(self, split: str) -> Embeddings:
         """Embeddings of a split, from its file if there is one; errors as :class:`Embedder`."""
         if split not in self._held:
-            keys = self.dataset.split(split).keys
-            path = self._folder / f"{self._name(split, keys)}.npz"
-            found = _read(path, len(keys))
-            if found is None:
+            records = self.dataset.split(split)
+            path = self._folder / f"{self._name(split, records.keys)}.npz"
+            found = _read(path, len(records.keys))
+            if found is None or not still_unreadable(records, found.errors):
                 found = super().ecg(split)
                 _write(path, found)
             self._held[split] = found
@@ -58,7 +61,12 @@ class CachedEmbedder(Embedder):
 
     def _name(self, split: str, keys: tuple[str, ...]) -> str:
         about = [self._identity, self.dataset.name, split, *keys]
-        return f"{split}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:20]}"
+        return f"{split}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:_HEX]}"
+
+
+def is_embedding(path: Path) -> bool:
+    """Whether a file has the name of one that holds a split's embeddings."""
+    return re.fullmatch(rf"(train|val|test)-[0-9a-f]{{{_HEX}}}\.npz", path.name) is not None
 
 
 def weights_digest(model: Path) -> str:

@@ -224,12 +224,14 @@ def _contender(
     result: LabelResult, measured: _Measured, counted: BoolArray
 ) -> dict[str, dict[str, Any]]:
     macro, labels = {}, {name: {} for name in result.label_names}  # type: ignore[var-annotated]
+    # Of one patient every resample is the same, or lacks the label: no spread, no interval.
+    alone = [min(_patients_of(result, k)) < 2 for k in range(len(result.label_names))]
     for index, measure in enumerate(measured.names):
         points, resampled = measured.points[index], measured.resampled[index]
         macro[measure] = _macro_interval(points, resampled, counted).as_json()
         for k, name in enumerate(result.label_names):
-            interval = percentile_interval(float(points[k]), resampled[k])
-            labels[name][measure] = interval.as_json()
+            spread = np.full(1, np.nan) if alone[k] else resampled[k]
+            labels[name][measure] = percentile_interval(float(points[k]), spread).as_json()
     return {"macro": macro, "labels": labels}
 
 
@@ -307,16 +309,22 @@ def _left_out(result: LabelResult, min_positives: int) -> dict[str, str]:
         elif lacking:
             reasons[name] = f"not scored by {', '.join(lacking)}"
         else:
-            positives = int(result.labels[:, k].sum())
-            reasons[name] = _too_few(positives, len(result.labels) - positives, min_positives)
+            reasons[name] = _too_few(*_patients_of(result, k), min_positives)
     return reasons
 
 
-def _too_few(positives: int, negatives: int, min_positives: int) -> str:
-    counts = {"positive": positives, "negative": negatives}
+def _patients_of(result: LabelResult, k: int) -> tuple[int, int]:
+    """How many patients have a record with a label, and how many have one without."""
+    positive = result.labels[:, k]
+    with_it, without = (np.unique(result.groups[rows]).size for rows in (positive, ~positive))
+    return with_it, without
+
+
+def _too_few(with_it: int, without: int, min_positives: int) -> str:
+    counts = {"with it": with_it, "without it": without}
     rarer = min(counts, key=counts.__getitem__)
     if counts[rarer] >= min_positives:
         return ""
     if counts[rarer] == 0:
-        return f"no {rarer} record"
-    return f"{counts[rarer]} {rarer} record{'s' * (counts[rarer] > 1)}, fewer than {min_positives}"
+        return f"no patient {rarer}"
+    return f"{counts[rarer]} patient{'s' * (counts[rarer] > 1)} {rarer}, fewer than {min_positives}"

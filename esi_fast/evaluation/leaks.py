@@ -9,14 +9,16 @@ another gain or rate, is not found, since its samples are not the same either.
 from __future__ import annotations
 
 import csv
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.evaluation.csv_labels import ptbxl_name
 from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
 # Validation records choose the checkpoint, so that they count as seen.
@@ -126,10 +128,8 @@ def _record_names(dataset: EvaluationDataset, split: EvaluationSplit) -> list[st
     record's name as its patient; a table has paths, and PTB-XL's end in the rate.
     """
     if dataset.name == "csv":
-        stems = (PurePosixPath(key).name for key in split.keys)
-        if dataset.source != "ptb-xl":
-            return list(stems)
-        return [stem.removesuffix("_hr").removesuffix("_lr") for stem in stems]
+        name = ptbxl_name if dataset.source == "ptb-xl" else posixpath.basename
+        return [name(key) for key in split.keys]
     return split.groups.tolist() if dataset.source == "wfdb" else list(split.keys)
 
 

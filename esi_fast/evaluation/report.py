@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from esi_fast.evaluation.bootstrap import Resampling
@@ -19,7 +20,7 @@ from esi_fast.evaluation.cache import (
     read_result,
     write_text,
 )
-from esi_fast.evaluation.document import Document, Picture, Section, write_document
+from esi_fast.evaluation.document import FIGURES, Document, Picture, Section, write_document
 from esi_fast.evaluation.figures import task_pictures
 from esi_fast.evaluation.report_sections import (
     comparison_section,
@@ -34,16 +35,24 @@ from esi_fast.evaluation.titles import measure_title, task_title
 REPORT = "report.json"
 
 
-def make_report(folder: Path, *, command: str, errors: Sequence[Picture] = ()) -> dict[str, Any]:
+def make_report(
+    folder: Path,
+    *,
+    command: str,
+    errors: Sequence[Picture] = (),
+    settings: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Compute every figure from a folder's cached scores and write the three reports into it.
 
     ``report.json`` comes last, so that its presence means whole. It holds what ``evaluation.json``
-    does and ``tasks`` (see :func:`esi_fast.evaluation.summary.summarise`), ``command``, ``date``.
+    does and ``tasks`` (see :func:`esi_fast.evaluation.summary.summarise`), ``command`` (of the
+    scores), ``report_command``, ``date``.
 
     Args:
         folder: with ``evaluation.json`` and the scores of the tasks that it names.
         command: the command line, for whoever wants the same numbers.
-        errors: pages of the worst errors, which cached scores cannot give.
+        errors: pages of the worst errors; without, those that the evaluation drew.
+        settings: of :class:`Resampling`, in the place of the evaluation's own.
 
     Returns:
         The content of ``report.json``.
@@ -54,15 +63,19 @@ def make_report(folder: Path, *, command: str, errors: Sequence[Picture] = ()) -
     """
     context = read_context(folder)
     try:
-        tasks, settings = context.pop("tasks"), Resampling(**context["settings"])
+        tasks = context.pop("tasks")
+        context["settings"] |= settings
+        used = Resampling(**context["settings"])
+        kept = _kept_pages(folder, context.pop("pages", {}))
         results = [read_result(folder, task) for task in tasks]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds no whole evaluation: {error}; evaluate again") from None
     (folder / REPORT).unlink(missing_ok=True)
     report = {
         **context,
-        "tasks": summarise(results, settings),
-        "command": command,
+        "tasks": summarise(results, used),
+        "command": context.pop("command", command),
+        "report_command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     pictures = {
@@ -73,7 +86,7 @@ def make_report(folder: Path, *, command: str, errors: Sequence[Picture] = ()) -
         summary_section(report),
         *comparison_section(report),
         *task_sections(report, pictures),
-        _error_section(errors),
+        _error_section(tuple(errors) or kept),
         method_section(report),
     )
     write_document(Document(title, sections), folder)
@@ -81,16 +94,26 @@ def make_report(folder: Path, *, command: str, errors: Sequence[Picture] = ()) -
     return report
 
 
+def _kept_pages(folder: Path, names: Mapping[str, str]) -> tuple[Picture, ...]:
+    """The pages that an evaluation drew, as they lie in its folder."""
+    paths = {name: folder / FIGURES / f"{name}.png" for name in names}
+    return tuple(
+        Picture(name, names[name], path.read_bytes())
+        for name, path in paths.items()
+        if path.is_file()
+    )
+
+
 def _error_section(errors: Sequence[Picture]) -> Section:
     if not errors:
         text = (
-            "No page is drawn: these reports were made from cached scores, without the records, or "
-            "signals were not in mV, or no task of labels has an error to show."
+            "No page is drawn: no task of labels has an error to show, or signals were not in mV."
         )
         return Section("Worst errors", (text,))
     text = (
-        "For the two findings with the most positive records, the record that scored highest "
-        "without it and the one that scored lowest with it. Some of them are errors of the label."
+        "For the two findings with the most positive records, of those that fewer than half have, "
+        "the record that scored highest without it and the one that scored lowest with it. Some of "
+        "them are errors of the label."
     )
     return Section("Worst errors", (text,), figures=tuple(errors))
 

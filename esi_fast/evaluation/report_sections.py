@@ -36,6 +36,17 @@ def summary_section(report: Mapping[str, Any]) -> Section:
         *_figure_tables(of_kind["pairs"], "measures"),
     ]
     took_part = {name for task in report["tasks"].values() for name in task["contenders"]}
+    beside = [
+        task_title(name)
+        for name, task in report["tasks"].items()
+        if any(contender.startswith("random-") for contender in task["contenders"])
+    ]
+    random = (
+        f" Random encoders go through the same steps as the model ({', '.join(beside)}): what they "
+        "reach is no merit of the pretraining."
+        if beside
+        else ""
+    )
     contenders = Table(
         ("contender", "what it is"),
         tuple(row for row in report["contenders"].items() if row[0] in took_part),
@@ -44,8 +55,7 @@ def summary_section(report: Mapping[str, Any]) -> Section:
         "Scores",
         (
             f"Dataset: {report['dataset']['name']}, {report['dataset']['root']}. In brackets: 95 % "
-            "bootstrap intervals over patients. Random encoders go through the same steps as the "
-            "model: what they reach is no merit of the pretraining.",
+            f"bootstrap intervals over patients.{random}",
             *(text for name, task in report["tasks"].items() for text in _certainty(name, task)),
         ),
         (contenders, *tables),
@@ -117,11 +127,15 @@ def _certainty(name: str, task: Mapping[str, Any]) -> list[str]:
         )
     text = f"{task_title(name)}: {basis}"
     if interval["low"] is None:
-        return [f"{text}; {what} of {first} has no interval."]
-    width = interval["high"] - interval["low"]
-    text += f"; the interval of {what} of {first} is {width:.3f} wide"
-    # A median rank has no such width: only measures from 0 to 1 are judged by it.
-    wide = width > _WIDE and 0 <= interval["low"] <= interval["high"] <= 1
+        text += f"; {what} of {first} has no interval"
+        wide = False
+    else:
+        width = interval["high"] - interval["low"]
+        text += f"; the interval of {what} of {first} is {width:.3f} wide"
+        # A median rank has no such width: only measures from 0 to 1 are judged by it.
+        wide = width > _WIDE and 0 <= interval["low"] <= interval["high"] <= 1
+        if not width:
+            text += ", since no resample differs: it says nothing of how certain that is"
     if wide or task["patients"] < _FEW_PATIENTS:
         text += ". That is a small set: read the intervals, not the scores"
     if task["kind"] == "pairs" and task["other_pairs"] < 1000:
@@ -271,13 +285,14 @@ def method_section(report: Mapping[str, Any]) -> Section:
     paragraphs = [
         f"Intervals: {settings['resamples']:,} bootstrap resamples of patients (seed "
         f"{settings['seed']}), 2.5 and 97.5 percentiles. Macro means are unweighted over the "
-        f"labels that every contender scored and that have at least {few} positive and {few} "
-        "negative records; a label without both has no AUROC. In a resample that drew no positive "
-        "patient of a label, that label is left out. F-max is the mean of each label's own "
-        "highest F1. In a resample a pair of records counts as often as its first patient was "
-        "drawn times its second one. Labels shuffled: the first contender's scores against labels "
-        "that were dealt to other patients; their AUROC should be 0.5 within the interval, which "
-        "misses it once in twenty reports.",
+        f"labels that every contender scored and that at least {few} patients have and {few} have "
+        "not; a label without both has no AUROC, and one of a single patient no interval. In a "
+        "resample that drew no positive patient of a label, that label is left out. F-max is the "
+        "mean of each label's own highest F1. In a resample a pair of records counts as often as "
+        "its first patient was drawn times its second one. Labels shuffled: the first contender's "
+        "scores against labels that were dealt to other patients; their AUROC should be 0.5 within the interval, which "
+        "each of these rows misses about once in twenty times. Calibration errors and F-max grow "
+        "when records are drawn twice: their intervals lie somewhat too high.",
         *report["notes"],
     ]
     unreadable = {k: v for task in report["tasks"].values() for k, v in task["unreadable"].items()}
@@ -297,5 +312,5 @@ def method_section(report: Mapping[str, Any]) -> Section:
         "How this was computed",
         (*paragraphs, f"Versions: {versions}. Date: {report['date']}."),
         (splits,),
-        listings=(report["command"],),
+        listings=tuple(dict.fromkeys((report["command"], report["report_command"]))),
     )

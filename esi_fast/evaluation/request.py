@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from esi_fast.evaluation.bootstrap import Resampling
 from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.embed import Embedder
-from esi_fast.evaluation.embedding_cache import CachedEmbedder, weights_digest
+from esi_fast.evaluation.embedding_cache import EMBEDDINGS, CachedEmbedder, weights_digest
 from esi_fast.evaluation.leaks import find_leaks, without_leaks
 from esi_fast.evaluation.published import load_model
 from esi_fast.evaluation.splits import EvaluationDataset
@@ -124,7 +124,7 @@ def open_models(request: Request) -> Models:
             model.eval().to(request.device),
             datasets[form],
             batch_size=request.batch_size,
-            folder=request.out / "embeddings",
+            folder=request.out / EMBEDDINGS,
             identity=digest_of([digest, request.protocol, request.source_digest()]),
         )
         descriptions[name], digests[name] = description, digest

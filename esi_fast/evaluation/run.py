@@ -19,17 +19,19 @@ from esi_fast.evaluation.cache import (
     has_result,
     read_context,
     read_result,
+    results_in,
     write_context,
     write_result,
 )
 from esi_fast.evaluation.captioning import caption
 from esi_fast.evaluation.document import Picture
-from esi_fast.evaluation.embed import Embedder
+from esi_fast.evaluation.embed import Embedder, still_unreadable
+from esi_fast.evaluation.embedding_cache import EMBEDDINGS, is_embedding
 from esi_fast.evaluation.identify import identify
 from esi_fast.evaluation.published import require_own
-from esi_fast.evaluation.report import make_report
+from esi_fast.evaluation.report import REPORT, make_report
 from esi_fast.evaluation.request import AGAINST, MODEL, Models, Request, digest_of, open_models
-from esi_fast.evaluation.results import LabelResult
+from esi_fast.evaluation.results import LabelResult, PairResult
 from esi_fast.evaluation.retrieval import retrieve
 from esi_fast.evaluation.splits import EvaluationDataset
 from esi_fast.evaluation.summary import TaskResult
@@ -37,47 +39,98 @@ from esi_fast.evaluation.worst_errors import worst_errors
 from esi_fast.evaluation.zeroshot import zero_shot
 
 
-def evaluate(request: Request, *, command: str) -> dict[str, Any]:
+def evaluate(request: Request, *, command: str, overwrite: bool = False) -> dict[str, Any]:
     """Run the tasks of a request and write its folder: cached scores, then the three reports.
 
     A task whose result is cached for the same models, records and settings is not run again, nor is
-    a split embedded again.
+    a split embedded again; unless records could not be read, which may be over.
+
+    Args:
+        request: what is asked for.
+        command: the command line, for whoever wants the same numbers.
+        overwrite: take away what an earlier evaluation left in the folder, once the models and the
+            dataset are open.
 
     Returns:
         The content of ``report.json``.
 
     Raises:
-        ValueError: a task is unknown, or cannot run on what is asked.
+        ValueError: a task is unknown, or cannot run on what is asked: the others have run, and
+            stand in the reports, if there are any.
         FileNotFoundError: a file of the model or the dataset is missing.
     """
+    if overwrite and request.out.is_dir() and not is_evaluation(request.out):
+        raise ValueError(f"{request.out} holds no evaluation: give another folder, or empty it")
     models = open_models(request)
+    if overwrite:
+        clear(request.out)
     request.out.mkdir(parents=True, exist_ok=True)
-    cached = _cached_tasks(request.out)
     basis = _basis(request, models)
+    # Of another model or dataset nothing is kept: one report must not name both as one.
+    cached = {
+        task: names
+        for task, names in _cached_tasks(request.out).items()
+        if names
+        and all(_is_done(request, models, name, digest_of([basis, task])) for name in names)
+    }
     results: dict[str, list[str]] = {}
+    impossible: dict[str, ValueError] = {}
     for task in request.tasks:
-        digest = digest_of([basis, task])
-        names = cached.get(task, [])
-        if names and all(has_result(request.out, name, digest) for name in names):
+        if task in cached:
             _say(f"{task}: from {request.out}")
-            results[task] = names
+            results[task] = cached[task]
             continue
         _say(f"{task} on {models.dataset.name} ...")
-        done = TASKS[task](models.embedders, request)
+        try:
+            done = TASKS[task](models.embedders, request)
+        except ValueError as error:
+            if len(request.tasks) == 1:
+                raise
+            _say(f"{task} is not possible: {error}")
+            impossible[task] = error
+            continue
         for result in done:
-            write_result(request.out, result, digest)
+            write_result(request.out, result, digest_of([basis, task]))
         results[task] = [result.task for result in done]
-        _write_context(request, models, results | _rest(cached, results))
-    _write_context(request, models, results)
+        _write_context(request, models, command, results | _rest(cached, results))
+    if not results:
+        raise next(iter(impossible.values()))
+    pages = _error_pages(request, models, results)
+    notes = [f"Task {task} is not possible here: {error}." for task, error in impossible.items()]
+    _write_context(request, models, command, results, notes, pages)
     _say("intervals and tests ...")
-    return make_report(request.out, command=command, errors=_error_pages(request, models, results))
+    report = make_report(request.out, command=command, errors=pages)
+    for task, reason in impossible.items():
+        raise ValueError(f"{task}: {reason} (the other tasks are in {request.out})") from reason
+    return report
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether a folder is empty or of an evaluation, finished or not: it may be written over."""
+    names = {path.name for path in folder.iterdir()}
+    return bool(names & {CONTEXT, REPORT}) or names <= {EMBEDDINGS}
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier evaluation left in a folder, and nothing else."""
-    names = ("report.*", "evaluation.json", "scores-*", "figures/*.png", "embeddings/*.npz")
-    for path in (path for name in names for path in folder.glob(name)):
-        path.unlink()
+    """Remove what an earlier evaluation left in a folder, by name, and nothing else."""
+    if not folder.is_dir():
+        return
+    tasks = results_in(folder)
+    paths = [folder / name for name in (CONTEXT, REPORT, "report.md", "report.html")]
+    paths += [folder / f"scores-{task}{suffix}" for task in tasks for suffix in (".npz", ".json")]
+    paths += [path for task in tasks for path in folder.glob(f"figures/{task}-*.png")]
+    paths += [path for path in folder.glob(f"{EMBEDDINGS}/*.npz") if is_embedding(path)]
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _is_done(request: Request, models: Models, name: str, digest: str) -> bool:
+    """Whether a result is cached for this request, and what it could not read still is so."""
+    if not has_result(request.out, name, digest):
+        return False
+    result = read_result(request.out, name)
+    unread = {} if isinstance(result, PairResult) else result.errors
+    return still_unreadable(models.dataset.split(result.split), unread)
 
 
 def _identify(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
@@ -227,7 +280,14 @@ def _basis(request: Request, models: Models) -> str:
     )  # fmt: skip
 
 
-def _write_context(request: Request, models: Models, results: Mapping[str, list[str]]) -> None:
+def _write_context(
+    request: Request,
+    models: Models,
+    command: str,
+    results: Mapping[str, list[str]],
+    notes: Sequence[str] = (),
+    pages: Sequence[Picture] = (),
+) -> None:
     dataset = models.dataset
     write_context(
         request.out,
@@ -247,7 +307,9 @@ def _write_context(request: Request, models: Models, results: Mapping[str, list[
             "settings": dataclasses.asdict(request.settings),
             "tasks": [name for names in results.values() for name in names],
             "results_of": dict(results),
-            "notes": _notes(request, dataset),
+            "notes": [*_notes(request, dataset), *notes],
+            "command": command,
+            "pages": {page.name: page.alt for page in pages},
             "versions": _versions(),
         },
     )
@@ -256,8 +318,6 @@ def _write_context(request: Request, models: Models, results: Mapping[str, list[
 def _notes(request: Request, dataset: EvaluationDataset) -> list[str]:
     """What a reader of the scores should know, a sentence each."""
     notes = list(dataset.notes)
-    if not dataset.patients_known:
-        notes.append("This dataset does not tell patients apart: each record counts as its own.")
     if request.protocol != "fixed":
         notes.append(
             f"Protocol {request.protocol}: signals were prepared as a published benchmark does, to "

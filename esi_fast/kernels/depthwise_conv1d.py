@@ -258,8 +258,7 @@ def limits(x: Tensor, weight: Tensor, *_: Any) -> str:
 
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, *_: Any) -> Tensor:
-    num_out = reference.output_length(x.shape[1], weight.shape[2], padding)
-    return reference.empty_like_layout(x, num_out)
+    return reference.empty_like_layout(x, x.shape[1] + 2 * padding - (weight.shape[2] - 1))
 
 
 def _backward_fake(

@@ -38,9 +38,13 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 fallbacks: dict[tuple[str, str], None] = {}  # operator and reason, in order
 
 
+# Sizes that change from batch to batch: a multiple of 16 or a one must not be compiled anew.
+RAGGED = ("T", "T_out", "num_tiles", "num_partials", "num_chunks", "num_rows")
+
+
 def jit(function: Callable[..., Any]) -> Any:
     """`triton.jit`, or the function itself (never called) where triton is absent."""
-    return function if triton is None else triton.jit(function)
+    return function if triton is None else triton.jit(function, do_not_specialize=RAGGED)
 
 
 def accumulator(dtype: torch.dtype) -> Any:
@@ -115,7 +119,8 @@ def register(
         reference: the implementation for every device but CUDA.
         launch: the one in Triton.
         fake: gives empty results of the right shapes, dtypes and strides.
-        check: raises ValueError where the arguments do not fit together.
+        check: raises ValueError where the arguments do not fit together; not while sizes are
+            symbols. Gradient operators have none: autograd alone calls them.
         limits: from the arguments, why Triton cannot serve them; "" where it can.
     """
 
@@ -127,15 +132,23 @@ def register(
 
         return run
 
+    def fake_checked(*args: Any) -> Any:
+        if all(isinstance(size, int) for size in args[0].shape):
+            check(*args)
+        return fake(*args)
+
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, checked(reference), "CompositeExplicitAutograd")
     _LIBRARY.impl(name, checked(cuda_kernel(name, reference, launch, limits)), "CUDA")
-    torch.library.register_fake(f"esi_fast::{name}", checked(fake), lib=_LIBRARY)
+    torch.library.register_fake(f"esi_fast::{name}", fake_checked, lib=_LIBRARY)
 
 
 def call(name: str, *args: Any) -> Any:
-    """Calls `torch.ops.esi_fast.<name>`; forward mode, which would give zeros, is refused."""
-    if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
+    """Calls `torch.ops.esi_fast.<name>`; forward mode is refused.
+
+    The operator itself cannot see a tangent, and would give zeros for it.
+    """
+    if forward_ad._current_level >= 0:
         for arg in args:
             if not isinstance(arg, Tensor):
                 continue

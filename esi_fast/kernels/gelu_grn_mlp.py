@@ -60,9 +60,8 @@ def launch_backward(
         dy, hidden, gamma, beta.dtype, norm, eps, activation, lengths,
         beta=beta if for_layers else None,
     )  # fmt: skip
-    return reference.mlp_gradients(
-        dout, x, weight1, y, dhidden, dbias1.to(weight1.dtype), dgamma, dbeta, need
-    )
+    dbias1 = dbias1.to(weight1.dtype) if need[2] else weight1.new_empty(0)
+    return reference.mlp_gradients(dout, x, weight1, y, dhidden, dbias1, dgamma, dbeta, need)
 
 
 def _forward_fake(
@@ -178,8 +177,9 @@ def gelu_grn_mlp(
         ValueError: shapes, dtypes or devices that do not fit, or an unknown `approximate`.
 
     Determinism: that of torch's matrix products. Saved for backward: `x` and the parameters, no
-    copy, the hidden layer before the GELU, and `B * H` norms. What is frozen costs nothing in the
-    backward. Double backward, forward mode and `torch.func` raise: `reference` can do them.
+    copy, the hidden layer before the GELU, and `B * H` norms. A frozen layer costs no
+    product in the backward. Double backward, forward mode and `torch.func` raise: `reference` can
+    do them.
     """
     activation = reference.activation_of(approximate)
     x, weight1, bias1, weight2, bias2 = (

@@ -5,7 +5,7 @@ c of norm + eps)`, `y = a * s + beta`. Two passes over the input forward (sums o
 and two backward (column sums of `dy * a` and `dy`; the gradient). GELU's output is computed again
 in every pass and never stored. The sums leave a partial row for each chunk of time, and are closed
 by a sum in a fixed order: no atomics, results repeat bit for bit. What lies between the passes has
-shape (B, C) and is plain PyTorch, shared with the reference.
+shape (B, C) and is one small kernel, which also closes the sums over the chunks.
 
 The statistics are float32 (float64 for float64): the sum of squares overflows float16 from |a| > 7
 on.

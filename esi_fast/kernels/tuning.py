@@ -2,12 +2,14 @@
 
 `ESI_FAST_AUTOTUNE=1` in the environment asks for it. It runs once for each key of the table, which
 has neither batch nor time, so that packed or ragged data does not tune anew: by steps from the
-shipped tile to the fastest of its neighbours, until none is faster. What it finds is kept in
-`tuned_folder()`, in a table of the same form, and read from there afterwards; a call inside a CUDA
-graph that is captured gets the shipped tile where there is no other yet.
+shipped tile to the fastest of its neighbours, until none is faster by more than the noise. The
+call that asks first is what is timed: let it be a typical batch. A search compiles some twenty
+tiles, half a minute of a core: before a job of several processes run it once in one.
 
-Tiles decide the order in which sums over batch and time are taken. Results repeat bit for bit as
-long as the table stays as it is.
+What it finds is kept in `tuned_folder()`, in a table of the same form, and read from there where
+the variable is set; a call inside a CUDA graph that is captured gets the shipped tile where there
+is no other yet. Tiles decide the order in which sums over batch and time are taken: results repeat
+bit for bit with one table, and a process that tunes may differ from others in the last bits.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from esi_fast.kernels.tiles import (
 )
 
 MAX_WARPS = 32
+MAX_ELEMENTS = 1 << 15  # of a program
+GAIN = 0.97  # a time of another tile, as a part of the best, that is no noise
 # Rows of a thread: its registers end, or `sum_rows` does; GRN's kernels have none.
 MAX_ROWS = {
     "depthwise_conv1d": 16, "depthwise_conv1d_backward": 16, "depthwise_conv1d_layer_norm": 8,
@@ -83,7 +87,7 @@ def choose(
         with dispatch.on_device(x):
             tuned[key] = search(key, lambda tile: seconds(lambda: run(tile)))
         try:
-            write_tuned(path, {key: tuned[key]})
+            tuned |= write_tuned(path, key, tuned[key])
         except OSError as error:
             _warn(f"{kernel} is tuned for this process alone: {error}")
     return tuned[key]
@@ -137,8 +141,11 @@ def read_tuned(path: Path) -> dict[Key, Tile]:
     return tuned
 
 
-def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
-    """Adds these to the table, one process after the other; a reader sees it before or after."""
+def write_tuned(path: Path, key: Key, tile: Tile) -> dict[Key, Tile]:
+    """Adds a tile to the table, unless another process was first; returns the table.
+
+    One process writes after the other, and a reader sees the table before or after.
+    """
     import fcntl  # not on Windows, where there is no Triton either
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +155,10 @@ def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
         with part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            both = read_tuned(path) | tuned
-            writer.writerows((*key, *tile) for key, tile in sorted(both.items()))
+            tuned = {key: tile} | read_tuned(path)
+            writer.writerows((*key, *tile) for key, tile in sorted(tuned.items()))
         part.replace(path)
+    return tuned
 
 
 def neighbours(key: Key, tile: Tile) -> Iterator[Tile]:
@@ -171,6 +179,8 @@ def fits(key: Key, tile: Tile) -> bool:
     """Whether the kernel can be launched with this tile; whether the GPU can is another thing."""
     if any(size < 1 or size & (size - 1) for size in tile[:4]) or tile.num_warps > MAX_WARPS:
         return False
+    if tile.block_t * tile.block_c > MAX_ELEMENTS:
+        return False
     max_rows = MAX_ROWS[key.kernel]
     if tile.rows > (max_rows if key.num_taps <= MAX_HELD_TAPS else min(4, max_rows)):
         return False  # many taps: the code grows with rows times taps
@@ -182,17 +192,23 @@ def fits(key: Key, tile: Tile) -> bool:
 
 
 def search(key: Key, measure: Callable[[Tile], float]) -> Tile:
-    """The fastest tile that steps to neighbours find from the shipped one."""
-    best = shipped_tile(key)
+    """The fastest tile that steps to neighbours find from the shipped one.
+
+    A step, and the way as a whole when both its ends are measured again, must be worth its noise.
+    """
+    shipped = best = shipped_tile(key)
     times = {best: measure(best)}
     while True:
         for tile in neighbours(key, best):
             if tile not in times:
                 times[tile] = measure(tile)
         fastest = min(times, key=lambda tile: times[tile])
-        if fastest == best:
-            return best
+        if fastest == best or times[fastest] > GAIN * times[best]:
+            break
         best = fastest
+    if best == shipped or measure(best) > GAIN * measure(shipped):
+        return shipped
+    return best
 
 
 def seconds(call: Callable[[], Any]) -> float:

@@ -33,7 +33,8 @@ torch.cuda.synchronize()
 def step(block: torch.nn.Module, x: Tensor) -> list[Tensor]:
     """The output and all gradients."""
     y = block(x)
-    return [y, *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])]
+    # Without the graph: its nodes remember the stream on which they were made.
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), [x, *block.parameters()])]
 
 
 def random_block(channels: int, dtype: torch.dtype) -> kernels.nn.ConvNeXtV2Block1d:
