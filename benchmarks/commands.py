@@ -81,11 +81,13 @@ def run_kernels(args: argparse.Namespace, command: str) -> None:
         raise UsageError("the kernels are measured on a CUDA GPU, and torch sees none")
     from benchmarks import kernel_speed
     from benchmarks.kernel_verdicts import Verdict, verdicts
+    from esi_fast.kernels import tuning
 
     def keep(bandwidth: float, rows: list[Any], encoders: list[Any]) -> list[Verdict]:
         header = comparison.provenance(command, kernel_speed.PACKAGES)
         gpu = torch.cuda.get_device_name()
         header["gpu"] = f"{gpu}, copy of 1 GiB {bandwidth / 1e12:.3f} TB/s"
+        header["tiles"] = "tuned on this GPU" if tuning.autotune() else "as shipped"
         header["clock"] = "us: CUDA graphs, cold L2; host_us: until the call returns, idle GPU"
         for step in encoders:
             header[f"encoder step, {step.model}, bf16, B={step.batch}, {step.who}"] = (
@@ -101,7 +103,7 @@ def run_kernels(args: argparse.Namespace, command: str) -> None:
         return found
 
     for one in keep(*kernel_speed.measure(args.quick, keep)):
-        print(f"{one.what:<48}{one.value:>8.2f}{one.bar:>8g}{one.aim:>8g}  {one.word}")
+        print(f"{one.what:<64}{one.value:>8.2f}{one.bar:>8g}{one.aim:>8g}  {one.word}")
 
 
 def run_step(args: argparse.Namespace, command: str) -> None:

@@ -58,22 +58,25 @@ def verdicts(rows: list[Row], encoders: list[Encoder]) -> list[Verdict]:
         ]
         return min((time for time in found if not math.isnan(time)), default=math.nan)
 
-    def share(operator: str, work: Literal["forward", "backward"]) -> float:
-        return min(
-            (
-                row.share_of_copy
-                for row in wanted
-                if (row.operator, row.work, row.who) == (operator, work, "ours")
-            ),
-            default=math.nan,
-        )
+    def worst(values: list[float], what: str) -> tuple[str, float]:
+        known = [value for value in values if not math.isnan(value)]
+        missing = "" if len(known) in (0, 4) else f", {len(known)} of 4 stages"
+        return what + missing, min(known, default=math.nan)
 
-    def speedup(operator: str, who: Callable[[str], bool]) -> float:
+    def share(operator: str, work: Literal["forward", "backward"]) -> tuple[str, float]:
+        found = [
+            row.share_of_copy
+            for row in wanted
+            if (row.operator, row.work, row.who) == (operator, work, "ours")
+        ]
+        return worst(found, f"{operator} {work}, share of copy")
+
+    def speedup(operator: str, who: Callable[[str], bool], what: str) -> tuple[str, float]:
         ratios = [
             us(stage, operator, "step", who) / us(stage, operator, "step", "ours".__eq__)
             for stage in range(1, 5)
         ]
-        return min((ratio for ratio in ratios if not math.isnan(ratio)), default=math.nan)
+        return worst(ratios, f"{operator} step vs {what}")
 
     def of_encoder(who: str, attribute: str) -> float:
         found = {
@@ -82,17 +85,17 @@ def verdicts(rows: list[Row], encoders: list[Encoder]) -> list[Verdict]:
         return found.get(who, math.nan) / found.get("ours", math.nan)
 
     names = ("depthwise_conv1d", "depthwise_conv1d_layer_norm", "gelu_grn")
+    torchs = ("eager", "compile")
     return [
-        *(Verdict(f"{name} forward", share(name, "forward"), 0.75, 0.9) for name in names),
-        *(Verdict(f"{name} backward", share(name, "backward"), 0.65, 0.85) for name in names),
-        Verdict("gelu_grn step vs eager", speedup("gelu_grn", "eager".__eq__), 3, 5),
+        *(Verdict(*share(name, "forward"), 0.75, 0.9) for name in names),
+        *(Verdict(*share(name, "backward"), 0.65, 0.85) for name in names),
+        Verdict(*speedup("gelu_grn", "eager".__eq__, "eager"), 3, 5),
         Verdict(
-            "gelu_grn step vs compile max-autotune",
-            speedup("gelu_grn", "compile max-autotune".__eq__), 1.2, 1.6,
+            *speedup("gelu_grn", "compile max-autotune".__eq__, "compile max-autotune"), 1.2, 1.6
         ),
         Verdict(
-            "depthwise_conv1d step vs the best of torch's",
-            speedup("depthwise_conv1d", lambda who: who.startswith(("eager", "compile"))), 1.5, 3,
+            *speedup("depthwise_conv1d", lambda who: who.startswith(torchs), "the best of torch's"),
+            1.5, 3,
         ),
         Verdict("encoder step vs eager", of_encoder("eager", "graph_ms"), 2, 3),
         Verdict("encoder step vs compile", of_encoder("compile", "graph_ms"), 1.15, 1.5),

@@ -149,13 +149,14 @@ def test_verdicts_take_the_worst_stage_and_the_best_rival() -> None:
         Encoder("atto", 8, "compile", 9.0, 1.0, 1.0),
     ]
     found = {one.what: (one.value, one.word) for one in verdicts(rows, encoders)}
-    assert found["gelu_grn step vs eager"] == (4.0, "met")
-    assert found["gelu_grn forward"] == (0.91, "aim met")
-    assert found["depthwise_conv1d step vs the best of torch's"] == (1.4, "MISSED")
+    assert found["gelu_grn step vs eager, 2 of 4 stages"] == (4.0, "met")
+    assert found["gelu_grn forward, share of copy, 2 of 4 stages"] == (0.91, "aim met")
+    best = found["depthwise_conv1d step vs the best of torch's, 1 of 4 stages"]
+    assert best == (1.4, "MISSED")
     assert found["encoder step vs eager"] == (2.5, "met")
     assert found["peak memory of eager's step / ours"] == (5.0, "aim met")
     assert found["encoder step vs compile"][1] == "not measured"
-    assert found["gelu_grn backward"][1] == "not measured"
+    assert found["gelu_grn backward, share of copy"][1] == "not measured"
 
 
 def test_what_was_measured_is_kept_as_it_comes(
@@ -178,7 +179,7 @@ def test_what_was_measured_is_kept_as_it_comes(
     commands.run_kernels(argparse.Namespace(quick=True, csv=path), "tools/bench kernels")
     assert seen == [1]
     assert [line["who"] for line in read_csv(path)[1]] == ["ours", "eager"]
-    assert "# gelu_grn step vs eager: 3.50 (bar 3, aim 5): met" in path.read_text()
+    assert "# gelu_grn step vs eager, 1 of 4 stages: 3.50 (bar 3, aim 5): met" in path.read_text()
     assert "gelu_grn step vs eager" in capsys.readouterr().out
 
 

@@ -290,9 +290,10 @@ def method_section(report: Mapping[str, Any]) -> Section:
         "resample that drew no positive patient of a label, that label is left out. F-max is the "
         "mean of each label's own highest F1. In a resample a pair of records counts as often as "
         "its first patient was drawn times its second one. Labels shuffled: the first contender's "
-        "scores against labels that were dealt to other patients; their AUROC should be 0.5 within the interval, which "
-        "each of these rows misses about once in twenty times. Calibration errors and F-max grow "
-        "when records are drawn twice: their intervals lie somewhat too high.",
+        "scores against labels that were dealt to other patients; their AUROC should be 0.5 within "
+        "the interval, which each of these rows misses about once in twenty times. Calibration "
+        "errors and F-max grow when records are drawn twice: their intervals lie somewhat too high. "
+        "The records that a query or a probe is compared with stay the same in every resample.",
         *report["notes"],
     ]
     unreadable = {k: v for task in report["tasks"].values() for k, v in task["unreadable"].items()}

@@ -103,7 +103,7 @@ def identity(row: Any) -> str:
 
 
 def variants(row: Any) -> Iterator[tuple[Target, str, bool]]:
-    """Target, dtype, and whether at its worst: lengths, odd strides, channels that fill no block."""
+    """Target, dtype, and whether at its worst: lengths, odd strides, blocks that are not filled."""
     if row.bits == "64":
         yield 90, "*fp64", True
         return
