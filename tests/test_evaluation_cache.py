@@ -140,6 +140,13 @@ def test_embeddings_are_made_once_for_a_model_and_its_records(tmp_path: Path):
     assert (first.batches, second.batches) == ([3, 2], [])
     for field in dataclasses.fields(made):
         assert_equal(getattr(made, field.name), getattr(found, field.name))
+    # A record that can be read by now is embedded, with all of its split.
+    labels, again = np.ones((len(values), 1)), PlantedModel()
+    whole = planted_dataset([planted_split("test", values, labels)], {"a": ["a"]})
+    cached = CachedEmbedder(again, whole, batch_size=4, folder=tmp_path, identity="m")
+    assert cached.ecg("test").errors == {}
+    assert again.batches == [4, 2]
+    made = embedder(tmp_path, PlantedModel(), values, identity="m2").ecg("test")
     embedder(tmp_path, other, values, identity="n").ecg("test")
     embedder(tmp_path, fewer, values[:5]).ecg("test")
     assert (other.batches, fewer.batches) == ([3, 2], [3, 1])

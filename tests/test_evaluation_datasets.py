@@ -93,6 +93,39 @@ def test_cinc_classes_follow_the_codes_and_pairs_are_one(tmp_path: Path) -> None
     assert dataset.notes == ("Patients are not told apart here: each record counts as a patient.",)
 
 
+def test_a_record_that_states_nothing_denies_nothing(tmp_path: Path) -> None:
+    for number, dx in enumerate(["426783006", "164889003", "426783006"]):
+        write_record(tmp_path / f"E{number:05d}", dx)
+    header = tmp_path / "E00001.hea"
+    kept = [line for line in header.read_text().splitlines() if not line.startswith("# Dx")]
+    header.write_text("\n".join(kept) + "\n")
+    dataset = opened("cinc", tmp_path, labels="scored")
+    assert "E00001" not in {key for split in dataset.splits.values() for key in split.keys}
+    assert dataset.notes[0] == "Left out for stating nothing at all: 1 records."
+
+
+def test_ids_and_splits_of_a_table_are_compared_without_blanks_and_zeros(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_record(tmp_path / name, "426783006")
+    lines = ["record, patient ,split,AF ", "a,15709.0,train,1", "b,15709 ,test ,0", "c,3,val,1"]
+    write_table(tmp_path, "\n".join([*lines, "d,4,test,1", ""]))
+    with pytest.raises(ValueError, match="1 patients are in both train and test, such as 15709"):
+        opened("csv", tmp_path, labels="labels.csv")
+    write_table(tmp_path, "record,AF\na,1\nx/../a,0\n")
+    with pytest.raises(ValueError, match="names record a twice"):
+        opened("csv", tmp_path, labels="labels.csv")
+
+
+def test_a_recording_of_ptbxl_is_named_once_in_a_table(tmp_path: Path, shared_data: Path) -> None:
+    root = tmp_path / "ptb"
+    (root / "records500").mkdir(parents=True)
+    for name in ("ptbxl_database.csv", "scp_statements.csv"):
+        (root / name).write_bytes((shared_data / "ptb-xl" / name).read_bytes())
+    write_table(root, "record,AF\nrecords500/00001_hr,1\nrecords100/00001_lr,0\n")
+    with pytest.raises(ValueError, match="names one recording as records500/00001_hr and as rec"):
+        opened("csv", root, labels="labels.csv")
+
+
 def test_real_folders_open(shared_data: Path) -> None:
     ludb = opened("ludb", shared_data / "ludb", labels="rhythm")
     assert sum(len(split.keys) for split in ludb.splits.values()) == 120

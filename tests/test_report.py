@@ -106,7 +106,7 @@ def test_the_reports_hold_every_finding_and_the_numbers_of_report_json(evaluated
         for interval in task["comparisons"]["random-0"]["differences"].values():
             assert format_interval(interval) in html.cells
     assert "not in the macro means: no training record" in html.cells
-    assert "not in the macro means: 5 patients with it, fewer than 6" in html.cells
+    assert "not in the macro means: 3 patients with it, fewer than 6" in html.cells
     assert "labels shuffled" in html.cells
     assert "score: low|voltage (5)." in text  # too few positives
     assert "torn &lt;file&gt;" in text

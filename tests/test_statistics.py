@@ -105,6 +105,22 @@ def test_the_intervals_equal_a_plain_loop_over_resamples():
     assert summary["labels"]["label_2"]["left_out"] == "no patient with it"
 
 
+def test_of_one_patient_there_is_no_interval_and_patients_count_not_records():
+    rng = np.random.default_rng(0)
+    scores = {"a": rng.normal(size=(60, 2))}
+    groups = np.array([f"p{i // 6}" for i in range(60)])
+    labels = np.zeros((60, 2), dtype=bool)
+    labels[:6, 0] = True  # six records of one patient
+    labels[::6, 1] = True  # ten of ten
+    summary = summarise_labels(label_result(scores, labels, groups), Resampling(50))
+    assert summary["labels"]["label_0"]["left_out"] == "1 patient with it, fewer than 5"
+    assert summary["labels"]["label_1"]["left_out"] == ""
+    rows = summary["contenders"]["a"]["labels"]
+    assert rows["label_0"]["auroc"]["value"] is not None
+    assert rows["label_0"]["auroc"]["low"] is None
+    assert rows["label_1"]["auroc"]["low"] is not None
+
+
 def test_the_interval_covers_the_known_area():
     """Binormal scores a distance d apart have AUROC Phi(d / sqrt 2)."""
     distance = 1.0

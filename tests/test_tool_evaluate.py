@@ -108,11 +108,12 @@ def test_the_whole_way_from_model_to_closing_report(
     with pytest.raises(UsageError, match="is not empty"):
         in_process(root, "evaluate", story / "model", *flags)
 
-    # The reports again, of the cache alone, without the pages that need the records.
+    # The reports again, of the cache alone, with the pages that the evaluation drew.
     (out / "embeddings").rename(tmp_path / "embeddings")
     assert in_process(root, "evaluate", "--from-cache", "--out", out) == 0
     again = json.loads((out / "report.json").read_text())
-    changed = {"command", "date"}
+    assert again["command"] == report["command"]
+    changed = {"report_command", "date"}
     assert {k: v for k, v in again.items() if k not in changed} == {
         k: v for k, v in report.items() if k not in changed
     }
@@ -123,7 +124,9 @@ def test_the_whole_way_from_model_to_closing_report(
     arguments = (*folders, "--model", story / "model", "--out", closing)
     assert in_process(root, "report", *arguments) == 0
     assert "macro AUROC" in capsys.readouterr().out
-    page = assert_self_contained(closing / "report.html", count_pictures(out) + 2)
+    # The curve of the run and the page of one record, and none of the worst errors.
+    num_errors = (out / "report.md").read_text().count("-error-")
+    page = assert_self_contained(closing / "report.html", count_pictures(out) - num_errors + 2)
     assert "caption the model generates" in page.cells
     assert "sinus rhythm" in page.cells
     text = (closing / "report.html").read_text()
@@ -177,6 +180,95 @@ def test_a_rerun_embeds_and_scores_nothing_twice(
     assert unchanged == after
     assert in_process(root, "evaluate", story / "model", *first, "--overwrite") == 0
     assert not (out / "scores-probe.npz").exists()
+
+
+def test_what_an_evaluation_left_is_kept_until_another_can_run_and_nothing_else_is_touched(
+    root: Path, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
+    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
+    out = tmp_path / "out"
+    common = ("--dataset", "shards", "--root", story / "shards", "--resamples", 5, "--seeds", 0)
+    given = (*common, "--task", "zeroshot", "--out", out)
+    assert in_process(root, "evaluate", story / "model", *given) == 0
+    own = [out / "report.docx", out / "scores-exam.csv", out / "figures/mine.png",
+           out / "embeddings/words.npz", out / "scores-mine.json"]  # fmt: skip
+    for path in own:
+        path.write_text("{}")
+    # A dataset that cannot be opened: the old evaluation is still there.
+    wrong = ("--dataset", "ludb", "--root", story / "shards", "--out", out, "--overwrite")
+    with pytest.raises((ValueError, FileNotFoundError)):
+        in_process(root, "evaluate", story / "model", *wrong)
+    assert (out / "report.json").is_file()
+    assert (out / "scores-zeroshot.npz").is_file()
+    assert in_process(root, "evaluate", story / "model", *given, "--overwrite") == 0
+    assert all(path.is_file() for path in own)
+    # A folder that is no evaluation's is not written over.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/report.md").write_text("a thesis")
+    elsewhere = (*common, "--out", tmp_path / "mine", "--overwrite")
+    with pytest.raises(ValueError, match="mine holds no evaluation: give another folder"):
+        in_process(root, "evaluate", story / "model", *elsewhere)
+    assert (tmp_path / "mine/report.md").read_text() == "a thesis"
+
+
+def test_scores_of_another_model_are_not_resumed_and_an_impossible_task_loses_no_other(
+    root: Path,
+    story: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
+    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
+    out = tmp_path / "out"
+    common = ("--dataset", "shards", "--root", story / "shards", "--resamples", 5, "--seeds", 0)
+    common = (*common, "--out", out)
+    given = (*common, "--task", "zeroshot,retrieval")
+    assert in_process(root, "evaluate", story / "model", *given) == 0
+    other = tmp_path / "other"
+    ESI.from_pretrained(story / "model").untrained_copy(7).save_pretrained(other)
+    # The second task of the other model fails: what the first model scored is not its.
+    monkeypatch.setattr(
+        "esi_fast.evaluation.identify.identify", lambda *args, **kwargs: pytest.fail("was called")
+    )
+
+    def impossible(*_: object, **__: object) -> None:
+        raise ValueError("no patient has two records")
+
+    monkeypatch.setattr("esi_fast.evaluation.run.identify", impossible)
+    both = (*common, "--task", "identify,zeroshot", "--resume")
+    with pytest.raises(ValueError, match=r"identify: no patient has two records \(the other tasks"):
+        in_process(root, "evaluate", other, *both)
+    assert "identify is not possible: no patient has two records" in capsys.readouterr().err
+    report = json.loads((out / "report.json").read_text())
+    assert report["model"]["path"] == str(other)
+    assert list(report["tasks"]) == ["zeroshot"]
+    assert "Task identify is not possible here: no patient has two records." in report["notes"]
+    assert in_process(root, "evaluate", "--from-cache", "--out", out) == 0
+    assert list(json.loads((out / "report.json").read_text())["tasks"]) == ["zeroshot"]
+
+
+def test_the_statistics_of_cached_scores_can_be_asked_for_anew(
+    root: Path, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
+    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
+    out = tmp_path / "out"
+    common = ("--dataset", "shards", "--root", story / "shards", "--seeds", 0, "--out", out)
+    given = (*common, "--task", "zeroshot", "--resamples", 5)
+    assert in_process(root, "evaluate", story / "model", *given) == 0
+    before = json.loads((out / "report.json").read_text())
+    anew = ("--from-cache", "--out", out, "--resamples", 17, "--min-positives", 1)
+    assert in_process(root, "evaluate", *anew) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["settings"] == {"resamples": 17, "seed": 0, "min_positives": 1}
+    assert report["command"] == before["command"]
+    assert "--resamples 17" in report["report_command"]
+    assert before["command"] in (out / "report.md").read_text()
+    for flags, said in ((("--task", "probe"), "--task"), (("--folds", "train=1"), "--folds")):
+        with pytest.raises(UsageError, match=f"--from-cache takes no {said}"):
+            in_process(root, "evaluate", "--from-cache", "--out", out, *flags)
 
 
 def request_for(story: Path, split: str, **more: Any) -> Request:

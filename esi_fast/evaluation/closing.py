@@ -29,8 +29,9 @@ from esi_fast.leads import STANDARD_LEADS
 from esi_fast.plot import plot_ecg, plot_training, read_training_metrics
 
 SIMULATED_NOTICE = (
-    "Simulated recordings are test and demonstration data. Scores on them show that the software "
-    "runs and that a model can learn what was planted; they say nothing about patients."
+    "Simulated recordings are test and demonstration data. If these are such, their scores show "
+    "that the software runs and that a model can learn what was planted, and say nothing about "
+    "patients."
 )
 
 
@@ -155,9 +156,9 @@ def _record_section(record: HeldOutRecord, model: Captioner | None) -> Section:
     return Section(
         "One held-out record",
         (
-            f"Record {record.key} of split {record.split}: a patient that training never saw, and "
-            "the first of the split with several findings and a clean signal. The numbers in a "
-            "caption that a model generates are guessed, not measured.",
+            f"Record {record.key}, of a patient of split {record.split} of these shards: the first "
+            "with several findings and a clean signal. The numbers in a caption that a model "
+            "generates are guessed, not measured.",
         ),
         (Table(("", ""), tuple(rows)),),
         (picture(page, "page", f"The clinical page of record {record.key}, 25 mm/s, 10 mm/mV"),),

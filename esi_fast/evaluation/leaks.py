@@ -21,6 +21,7 @@ import numpy.typing as npt
 from esi_fast.evaluation.csv_labels import ptbxl_name
 from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
+LEAK = "LEAK: "  # begins a note that stands above the scores
 # Validation records choose the checkpoint, so that they count as seen.
 _SEEN = ("train", "val")
 _NUM_SHOWN = 3

@@ -22,6 +22,7 @@ from esi_fast.evaluation.cache import (
 )
 from esi_fast.evaluation.document import FIGURES, Document, Picture, Section, write_document
 from esi_fast.evaluation.figures import task_pictures
+from esi_fast.evaluation.leaks import LEAK
 from esi_fast.evaluation.report_sections import (
     comparison_section,
     format_interval,
@@ -89,7 +90,8 @@ def make_report(
         _error_section(tuple(errors) or kept),
         method_section(report),
     )
-    write_document(Document(title, sections), folder)
+    leaks = tuple(note for note in report["notes"] if note.startswith(LEAK))
+    write_document(Document(title, sections, leaks), folder)
     write_text(folder / REPORT, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 
@@ -132,8 +134,8 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """One line a task and contender with its first measure, for a terminal."""
-    lines = []
+    """What leaked; one line a task and contender with its first measure, for a terminal."""
+    lines = [note for note in report["notes"] if note.startswith(LEAK)]
     for name, task in report["tasks"].items():
         for contender, figures in task["contenders"].items():
             macro = task["kind"] == "labels"

@@ -292,8 +292,8 @@ def method_section(report: Mapping[str, Any]) -> Section:
         "its first patient was drawn times its second one. Labels shuffled: the first contender's "
         "scores against labels that were dealt to other patients; their AUROC should be 0.5 within "
         "the interval, which each of these rows misses about once in twenty times. Calibration "
-        "errors and F-max grow when records are drawn twice: their intervals lie somewhat too high. "
-        "The records that a query or a probe is compared with stay the same in every resample.",
+        "errors and F-max grow when records are drawn twice: their intervals lie somewhat too "
+        "high. What a query or a probe is compared with stays the same in every resample.",
         *report["notes"],
     ]
     unreadable = {k: v for task in report["tasks"].values() for k, v in task["unreadable"].items()}
@@ -313,5 +313,7 @@ def method_section(report: Mapping[str, Any]) -> Section:
         "How this was computed",
         (*paragraphs, f"Versions: {versions}. Date: {report['date']}."),
         (splits,),
-        listings=tuple(dict.fromkeys((report["command"], report["report_command"]))),
+        listings=tuple(
+            dict.fromkeys((report["command"], report.get("report_command", report["command"])))
+        ),
     )

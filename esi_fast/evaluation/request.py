@@ -14,7 +14,7 @@ from esi_fast.evaluation.bootstrap import Resampling
 from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.embed import Embedder
 from esi_fast.evaluation.embedding_cache import EMBEDDINGS, CachedEmbedder, weights_digest
-from esi_fast.evaluation.leaks import find_leaks, without_leaks
+from esi_fast.evaluation.leaks import LEAK, find_leaks, without_leaks
 from esi_fast.evaluation.published import load_model
 from esi_fast.evaluation.splits import EvaluationDataset
 
@@ -40,7 +40,7 @@ class Request:
         num_random: encoders with random weights (seeds 0, 1, ...) that go through the same steps.
         labels: label set; "" is the dataset's concepts.
         folds: of each split, for datasets with folds.
-        protocol: "fixed", or "merl" to compare with published numbers.
+        protocol: "fixed", or "merl" for signals as a published benchmark prepares them.
         split: to score.
         prompts: a file of the user's own zero-shot prompts.
         prompts_by: zero-shot prompts by "name", "description" or "both".
@@ -168,7 +168,7 @@ def open_unseen(request: Request, fs: float, num_samples: int) -> EvaluationData
     if not len(leaks.rows):
         return dataclasses.replace(dataset, notes=notes)
     if request.allow_leak:
-        notes += (f"LEAK: {leaks.describe()} and were kept (--allow-leak).",)
+        notes += (f"{LEAK}{leaks.describe()} and were kept (--allow-leak).",)
         return dataclasses.replace(dataset, notes=notes)
     return without_leaks(dataclasses.replace(dataset, notes=notes), leaks)
 

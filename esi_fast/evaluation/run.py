@@ -320,8 +320,8 @@ def _notes(request: Request, dataset: EvaluationDataset) -> list[str]:
     notes = list(dataset.notes)
     if request.protocol != "fixed":
         notes.append(
-            f"Protocol {request.protocol}: signals were prepared as a published benchmark does, to "
-            "compare with its numbers, and not as the model was trained to see them."
+            f"Protocol {request.protocol}: signals were prepared as a published benchmark does, "
+            "and not as the model was trained to see them. Splits and probe are not its own."
         )
     return notes
 
