@@ -111,7 +111,7 @@ def test_the_reports_hold_every_finding_and_the_numbers_of_report_json(evaluated
     assert "score: low|voltage (5)." in text  # too few positives
     assert "torn &lt;file&gt;" in text
     assert "A note on &lt;protocol&gt;." in text
-    assert "made from cached scores, without the records" in text
+    assert "No page is drawn: no task of labels has an error to show" in text
     for name in re.findall(r"\]\((figures/[^)]+)\)", markdown):
         assert (evaluated / name).read_bytes().startswith(b"\x89PNG")
     # The cells of a Markdown row are as many as its header's, in every table.

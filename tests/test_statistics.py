@@ -121,6 +121,20 @@ def test_of_one_patient_there_is_no_interval_and_patients_count_not_records():
     assert rows["label_1"]["auroc"]["low"] is not None
 
 
+def test_one_patient_gives_no_interval_and_no_control():
+    rng = np.random.default_rng(0)
+    scores = {"a": rng.random((20, 1)), "b": rng.random((20, 1))}
+    labels = rng.random((20, 1)) < 0.5
+    result = label_result(scores, labels, np.array(["p"] * 20), probabilities=frozenset("ab"))
+    summary = summarise_labels(result, Resampling(50, min_positives=1))
+    macro = summary["contenders"]["a"]["macro"]
+    assert {name: row["low"] for name, row in macro.items()} == dict.fromkeys(macro)
+    assert macro["auroc"]["value"] is not None
+    differences = summary["comparisons"]["b"]["differences"]
+    assert all(row["low"] is None for row in differences.values())
+    assert summary["control"]["auroc"]["value"] is None
+
+
 def test_the_interval_covers_the_known_area():
     """Binormal scores a distance d apart have AUROC Phi(d / sqrt 2)."""
     distance = 1.0

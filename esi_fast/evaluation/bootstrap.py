@@ -65,6 +65,8 @@ def draw_patients(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """How often each patient is drawn, (num_patients, r) whole numbers, a block at a time.
 
+    A single patient is never drawn: every resample would be the same, an interval of no width.
+
     Args:
         num_patients: of which each resample draws as many.
         settings: number of resamples and seed; the blocks do not change the draws.
@@ -77,6 +79,8 @@ def draw_patients(
         drawn = rng.integers(num_patients, size=(size, num_patients))
         drawn += np.arange(size)[:, None] * num_patients
         counts = np.bincount(drawn.ravel(), minlength=size * num_patients)
+        if num_patients < 2:
+            counts[:] = 0
         yield np.ascontiguousarray(counts.reshape(size, num_patients).T, dtype=np.float32)
 
 

@@ -65,8 +65,11 @@ class CachedEmbedder(Embedder):
 
 
 def is_embedding(path: Path) -> bool:
-    """Whether a file has the name of one that holds a split's embeddings."""
-    return re.fullmatch(rf"(train|val|test)-[0-9a-f]{{{_HEX}}}\.npz", path.name) is not None
+    """Whether a file has the name of one that holds a split's embeddings, or is to."""
+    return (
+        re.fullmatch(rf"(train|val|test)-[0-9a-f]{{{_HEX}}}\.npz(\.partial)?", path.name)
+        is not None
+    )
 
 
 def weights_digest(model: Path) -> str:

@@ -83,7 +83,7 @@ def _which(task: Mapping[str, Any]) -> str:
     """What the panels of a task show, in words."""
     counted = sum(not row["left_out"] for row in task["labels"].values())
     if counted <= MAX_PANELS:
-        return "of every finding that counts in the macro means"
+        return "of the findings that count in the macro means"
     return f"of the {MAX_PANELS} findings with the most positive records"
 
 

@@ -147,6 +147,8 @@ def _measure(result: LabelResult, settings: Resampling) -> dict[str, _Measured]:
         }
         for k, label in prepared[name].items():
             measured[name].points[:, k] = _measures(*label, np.ones((len(result.keys), 1)))[:, 0]
+    if number_patients(result.groups)[1] < 2:  # no resample would differ
+        return measured
     start = 0
     for weights in record_weights(result.groups, settings):
         stop = start + weights.shape[1]
@@ -293,6 +295,8 @@ def _control(
         probabilities=frozenset(),
     )
     measured = _measure(shuffled, settings)[first]
+    if number_patients(result.groups)[1] < 2:  # there is nobody to deal the labels to
+        measured.points[:] = np.nan
     return {
         measure: _macro_interval(measured.points[i], measured.resampled[i], counted).as_json()
         for i, measure in enumerate(measured.names)

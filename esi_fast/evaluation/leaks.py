@@ -85,19 +85,26 @@ def find_leaks(dataset: EvaluationDataset, split: str, shards: Sequence[Path]) -
                 "be compared, and whether they share recordings is not known."
             )
             continue
-        seen = [row for row in _read_records(folder, index) if row["split"] in _SEEN]
+        rows = _read_records(folder, index)
+        seen = [row for row in rows if row["split"] in _SEEN]
         names |= {row["subject_id"] if source == "wfdb" else row["key"] for row in seen}
         compared = "record"
         if dataset.patients_known and index["patients_known"]:
             patients |= {row["subject_id"] for row in seen}
             compared = by = "patient"
         by = by or compared
+        strange = compared == "patient" and not (
+            {row["subject_id"] for row in rows}
+            & {one for part in dataset.splits.values() for one in part.groups.tolist()}
+        )
         notes.append(
             f"Split {split} was compared with the {len(seen)} records of {folder} that the model "
             f"was trained or chosen on, by {compared}."
+            + " Not one id is in both, so that ids in another spelling would not be found."
+            * strange
         )
     own = _record_names(dataset, target)
-    rows = np.array(
+    leaked = np.array(
         [
             row
             for row, (name, patient) in enumerate(zip(own, target.groups.tolist(), strict=True))
@@ -106,7 +113,7 @@ def find_leaks(dataset: EvaluationDataset, split: str, shards: Sequence[Path]) -
         dtype=np.int64,
     )
     found = target.groups if by == "patient" else np.array(own, dtype=np.str_)
-    return Leaks(split, rows, tuple(sorted(set(found[rows].tolist()))), by, tuple(notes))
+    return Leaks(split, leaked, tuple(sorted(set(found[leaked].tolist()))), by, tuple(notes))
 
 
 def _read_records(folder: Path, index: dict[str, Any]) -> list[dict[str, str]]:

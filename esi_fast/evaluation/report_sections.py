@@ -135,9 +135,9 @@ def _certainty(name: str, task: Mapping[str, Any]) -> list[str]:
         # A median rank has no such width: only measures from 0 to 1 are judged by it.
         wide = width > _WIDE and 0 <= interval["low"] <= interval["high"] <= 1
         if not width:
-            text += ", since no resample differs: it says nothing of how certain that is"
+            text += ", since no resample differs: that says nothing of how certain it is"
     if wide or task["patients"] < _FEW_PATIENTS:
-        text += ". That is a small set: read the intervals, not the scores"
+        text += ". That is a small set: read the intervals, where there are any, not the scores"
     if task["kind"] == "pairs" and task["other_pairs"] < 1000:
         text += ". With fewer than 1,000 pairs of two patients, FAR 1e-3 allows none of them"
     return [f"{text}."]
@@ -222,8 +222,8 @@ def _label_section(name: str, task: Mapping[str, Any], pictures: Sequence[Pictur
     ]
     if few:
         paragraphs.append(
-            f"Fewer than {_FEW_POSITIVES} positive records, so read the interval rather than the "
-            f"score: {', '.join(few)}."
+            f"Fewer than {_FEW_POSITIVES} positive records, so read the interval, if there is one, "
+            f"rather than the score: {', '.join(few)}."
         )
     tables = [_measure_table(task, first)]
     if others:
@@ -293,7 +293,8 @@ def method_section(report: Mapping[str, Any]) -> Section:
         "scores against labels that were dealt to other patients; their AUROC should be 0.5 within "
         "the interval, which each of these rows misses about once in twenty times. Calibration "
         "errors and F-max grow when records are drawn twice: their intervals lie somewhat too "
-        "high. What a query or a probe is compared with stays the same in every resample.",
+        "high. What a query or a probe is compared with stays the same in every resample. Tasks "
+        "count their own labels, so that macro means of two tasks compare only where these agree.",
         *report["notes"],
     ]
     unreadable = {k: v for task in report["tasks"].values() for k, v in task["unreadable"].items()}

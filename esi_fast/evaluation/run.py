@@ -119,7 +119,7 @@ def clear(folder: Path) -> None:
     paths = [folder / name for name in (CONTEXT, REPORT, "report.md", "report.html")]
     paths += [folder / f"scores-{task}{suffix}" for task in tasks for suffix in (".npz", ".json")]
     paths += [path for task in tasks for path in folder.glob(f"figures/{task}-*.png")]
-    paths += [path for path in folder.glob(f"{EMBEDDINGS}/*.npz") if is_embedding(path)]
+    paths += [path for path in folder.glob(f"{EMBEDDINGS}/*.npz*") if is_embedding(path)]
     for path in paths:
         path.unlink(missing_ok=True)
 
