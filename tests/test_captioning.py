@@ -105,7 +105,9 @@ def test_measures_are_those_by_hand_and_of_the_libraries():
     of_corpus = corpus_bleu(texts, [list(REFERENCES[:5])], lowercase=True).score / 100
     assert in_all["corpus_bleu"] == pytest.approx(of_corpus)
     assert in_all["concept_f1"] == pytest.approx(2 * 2 / (4 + 6))
-    summarise_queries(result, Resampling(10))
+    summary = summarise_queries(result, Resampling(10))
+    assert set(summary["contenders"]) > {"reference", "shuffled"}
+    assert list(summary["comparisons"]) == ["shuffled"]  # the ceiling is no rival
 
 
 def test_the_references_own_text_is_the_ceiling_and_others_captions_the_floor():

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.results import FloatArray, QueryResult
+from esi_fast.evaluation.results import CEILING, FloatArray, QueryResult
 
 if TYPE_CHECKING:
     from esi_fast.evaluation.closing import Captioner
     from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
-CEILING, SHUFFLED = "reference", "shuffled"
+SHUFFLED = "shuffled"
 MEASURES = ("concept F1", "concept precision", "concept recall", "BLEU", "ROUGE-L")
 
 _SENTENCE_END = re.compile(r"(?<=[.;])\s+")

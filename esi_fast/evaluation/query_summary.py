@@ -17,7 +17,7 @@ from esi_fast.evaluation.bootstrap import (
     record_weights,
 )
 from esi_fast.evaluation.ranking import RankedScores, Weights, equal_error_rate, sensitivity_at
-from esi_fast.evaluation.results import FloatArray, PairResult, QueryResult
+from esi_fast.evaluation.results import CEILING, FloatArray, PairResult, QueryResult
 from esi_fast.evaluation.significance import paired_p_value
 
 PAIR_MEASURES = ("eer", "tar")
@@ -37,6 +37,7 @@ def summarise_queries(result: QueryResult, settings: Resampling) -> dict[str, An
     """
     _check_queries(result)
     first, *others = result.outcomes
+    rivals = [other for other in others if other != CEILING]
     return {
         "kind": "queries",
         "split": result.split,
@@ -55,7 +56,7 @@ def summarise_queries(result: QueryResult, settings: Resampling) -> dict[str, An
             }
             for name, outcomes in result.outcomes.items()
         },
-        "comparisons": {other: _comparison(result, first, other, settings) for other in others},
+        "comparisons": {other: _comparison(result, first, other, settings) for other in rivals},
         "details": dict(result.details),
         "unreadable": dict(result.errors),
     }
