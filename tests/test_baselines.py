@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from evaluation_fakes import planted_dataset
 from sklearn.metrics import roc_auc_score
 
+from esi_fast.evaluation import run
 from esi_fast.evaluation.baselines import (
     boost_measurements,
     feature_names,
@@ -19,6 +21,7 @@ from esi_fast.evaluation.baselines import (
 )
 from esi_fast.evaluation.contenders import beside
 from esi_fast.evaluation.label_summary import THRESHOLDS, check_labels
+from esi_fast.evaluation.request import Request
 from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 from esi_fast.evaluation.xresnet import Bottleneck1d, xresnet1d101
 from esi_fast.leads import STANDARD_LEADS
@@ -161,3 +164,26 @@ def test_xresnet_sees_every_lead_and_the_whole_record():
     assert (x_BLT.grad.abs().sum(dim=2) > 0).all()
     assert x_BLT.grad[0, :, :50].abs().sum() > 0
     assert x_BLT.grad[0, :, -50:].abs().sum() > 0
+
+
+def test_measurements_are_taken_at_an_electrocardiographs_rate_and_in_millivolts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = []
+
+    def open_unseen(request: Request, fs: float, num_samples: int) -> str:
+        opened.append((request.protocol, fs, num_samples))
+        return "another"
+
+    monkeypatch.setattr(run, "open_unseen", open_unseen)
+    config = SimpleNamespace(fs=100.0, num_samples=1000)
+    embedder = SimpleNamespace(model=SimpleNamespace(config=config), dataset="its own")
+    common = {"model": tmp_path, "root": tmp_path, "tasks": ("finetune",), "out": tmp_path}
+    for name, protocol, wanted in (
+        ("shards", "fixed", (100.0, "its own")),
+        ("ptbxl", "fixed", (500.0, "another")),
+        ("shards", "merl", (100.0, "another")),
+    ):
+        request = Request(dataset=name, protocol=protocol, **common)
+        assert run._measurable(request, embedder) == wanted
+    assert opened == [("fixed", 500.0, 5000), ("fixed", 100.0, 1000)]

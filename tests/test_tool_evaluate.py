@@ -300,6 +300,7 @@ def test_patients_that_pretraining_saw_are_left_out_or_named(story: Path):
         ({"--dataset": "ptbxl", "--folds": "train=1"}, "must name train, val and test"),
         ({"--protocol": "other"}, "--protocol 'other' is none of fixed, merl"),
         ({"--baselines": "convnext,other"}, "baseline 'other' is none of convnext, xresnet"),
+        ({"--layers": "first"}, "--layers 'first' is none of full, last"),
         ({"--prompts": "absent.toml"}, "--prompts absent.toml is no file"),
         ({"--prompts-by": "heart"}, "--prompts-by 'heart' is none of name, description, both"),
         ({"--pretrained-on": "absent"}, "--pretrained-on folder absent does not exist"),

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from esi_fast.evaluation.bootstrap import Resampling
 from esi_fast.evaluation.datasets import open_dataset
@@ -45,6 +45,7 @@ class Request:
         prompts: a file of the user's own zero-shot prompts.
         prompts_by: zero-shot prompts by "name", "description" or "both".
         baselines: of fine-tuning, names of ``run.BASELINES``.
+        layers: what fine-tuning trains: "full", or "last": projection and last stage.
         pretrained_on: shard folders that the model has seen: their patients are left out.
         allow_leak: keep them, and say so in the report.
         same_record_crops: identify halves of one record, not records of one patient.
@@ -68,6 +69,7 @@ class Request:
     prompts: Path | None = None
     prompts_by: str = "name"
     baselines: tuple[str, ...] = ()
+    layers: Literal["full", "last"] = "full"
     pretrained_on: Sequence[Path] = ()
     allow_leak: bool = False
     same_record_crops: bool = False

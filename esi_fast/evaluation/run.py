@@ -30,7 +30,15 @@ from esi_fast.evaluation.embedding_cache import EMBEDDINGS, is_embedding
 from esi_fast.evaluation.identify import identify
 from esi_fast.evaluation.published import require_own
 from esi_fast.evaluation.report import REPORT, make_report
-from esi_fast.evaluation.request import AGAINST, MODEL, Models, Request, digest_of, open_models
+from esi_fast.evaluation.request import (
+    AGAINST,
+    MODEL,
+    Models,
+    Request,
+    digest_of,
+    open_models,
+    open_unseen,
+)
 from esi_fast.evaluation.results import LabelResult, PairResult
 from esi_fast.evaluation.retrieval import retrieve
 from esi_fast.evaluation.splits import EvaluationDataset
@@ -170,19 +178,36 @@ def _finetune(embedders: Mapping[str, Embedder], request: Request) -> list[TaskR
 
     dataset, split = embedders[MODEL].dataset, request.split
     model = require_own(embedders[MODEL].model, "finetune")
-    results = [finetune(model, dataset, split=split)]
+    layers = request.layers
+    results = [finetune(model, dataset, split=split, mode=layers)]
     if AGAINST in embedders:
         other = embedders[AGAINST]
-        second = finetune(require_own(other.model, "finetune"), other.dataset, split=split)
+        own = require_own(other.model, "finetune")
+        second = finetune(own, other.dataset, split=split, mode=layers)
         results.append(renamed(second, "finetuned", "finetuned-against"))
     if "convnext" in request.baselines:
         results.append(baselines.train_convnext(model, dataset, split=split))
     if "xresnet" in request.baselines:
         results.append(baselines.train_xresnet(model, dataset, split=split))
     if "measurements" in request.baselines:
-        fs = float(model.config.fs)
-        results.append(baselines.boost_measurements(dataset, fs=fs, split=split))
+        fs, measured = _measurable(request, embedders[MODEL])
+        known = baselines.read_demographics(request.dataset, request.root)
+        results.append(
+            baselines.boost_measurements(measured, fs=fs, split=split, demographics=known)
+        )
     return [beside("finetune", results)]
+
+
+def _measurable(request: Request, embedder: Embedder) -> tuple[float, EvaluationDataset]:
+    """The records as an electrocardiograph has them: in mV, at its rate, whatever the model's."""
+    config = embedder.model.config
+    fs, num_samples = float(config.fs), int(config.num_samples)
+    # Shards hold one rate, and were made for the model's.
+    own = fs if request.dataset == "shards" else max(fs, _MEASURED_FS)
+    if own == fs and request.protocol == "fixed":
+        return fs, embedder.dataset
+    plain = dataclasses.replace(request, protocol="fixed")
+    return own, open_unseen(plain, own, round(num_samples * own / fs))
 
 
 def _probe(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
@@ -191,6 +216,7 @@ def _probe(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResu
     return list(probe(embedders, split=request.split))
 
 
+_MEASURED_FS = 500.0  # of clinical records, to the millisecond
 BASELINES = ("convnext", "xresnet", "measurements")
 _FINE_TUNED = {
     "finetuned": "the model, its ECG side trained on on the labels",
@@ -273,7 +299,7 @@ def _basis(request: Request, models: Models) -> str:
     }
     return digest_of(
         [models.digests, dataset.name, dataset.label_names, dataset.prompts, splits,
-         request.split, request.protocol, request.baselines,
+         request.split, request.protocol, request.baselines, request.layers,
          request.prompts_by, request.same_record_crops, request.source_digest(),
          request.tokenizer,
          request.prompts.read_text(encoding="utf-8") if request.prompts else None]
