@@ -14,8 +14,9 @@ Example:
     conv = torch.nn.Conv1d(128, 128, 7, padding=3, groups=128)
     y = kernels.depthwise_conv1d(x, conv.weight, conv.bias, padding=3)  # no transposes
     gamma, beta = torch.zeros(128), torch.zeros(128)
-    z = kernels.gelu_grn(y, gamma, beta, lengths=torch.tensor([1250, 1000, 800, 1250]))
-    block = kernels.nn.ConvNeXtV2Block1d(128)
+    lengths = torch.tensor([1250, 1000, 800, 1250])  # what lies beyond counts as absent
+    z = kernels.gelu_grn(y, gamma, beta, lengths=lengths)  # GELU and GRN, the GELU never stored
+    block = kernels.nn.ConvNeXtV2Block1d(128)  # its parts load nn.Conv1d's, timm's, FAIR's weights
     block(z).sum().backward()
     print(x.grad.shape, kernels.describe(), sep="\\n")
     ```

@@ -38,6 +38,8 @@ def test_the_example_of_the_module_runs(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     assert printed.startswith("torch.Size([4, 1250, 128])\n")
     assert kernels.describe() in printed
+    readme = Path(__file__).parent.parent.parent / "README.md"
+    assert textwrap.dedent(example).strip() in readme.read_text(encoding="utf-8")
 
 
 def test_without_triton_the_reference_serves() -> None:
