@@ -80,15 +80,16 @@ def run_kernels(args: argparse.Namespace, command: str) -> None:
     if not torch.cuda.is_available():
         raise UsageError("the kernels are measured on a CUDA GPU, and torch sees none")
     from benchmarks import kernel_speed
-    from benchmarks.kernel_verdicts import Verdict, verdicts
+    from benchmarks.kernel_verdicts import verdicts
     from esi_fast.kernels import tuning
 
-    def keep(bandwidth: float, rows: list[Any], encoders: list[Any]) -> list[Verdict]:
-        header = comparison.provenance(command, kernel_speed.PACKAGES)
-        gpu = torch.cuda.get_device_name()
-        header["gpu"] = f"{gpu}, copy of 1 GiB {bandwidth / 1e12:.3f} TB/s"
-        header["tiles"] = "tuned on this GPU" if tuning.autotune() else "as shipped"
-        header["clock"] = "us: CUDA graphs, cold L2; host_us: until the call returns, idle GPU"
+    about = comparison.provenance(command, kernel_speed.PACKAGES)
+    about["tiles"] = "tuned on this GPU" if tuning.autotune() else "as shipped"
+    about["clock"] = "us: CUDA graphs, cold L2; host_us: until the call returns, idle GPU"
+    found = []
+    for bandwidth, rows, encoders in kernel_speed.measure(args.quick):
+        gpu = f"{torch.cuda.get_device_name()}, copy of 1 GiB {bandwidth / 1e12:.3f} TB/s"
+        header = about | {"gpu": gpu}
         for step in encoders:
             header[f"encoder step, {step.model}, bf16, B={step.batch}, {step.who}"] = (
                 f"{step.graph_ms:.2f} ms as a CUDA graph, {step.wall_ms:.2f} ms by the wall, "
@@ -98,11 +99,9 @@ def run_kernels(args: argparse.Namespace, command: str) -> None:
         for one in found:
             wanted = f"(bar {one.bar:g}, aim {one.aim:g}): {one.word}"
             header[one.what] = f"{one.value:.2f} {wanted}"
-        if args.csv is not None and rows:
+        if args.csv is not None:  # as it comes: a run that is broken off leaves what it has
             comparison.write_csv(args.csv, header, [row._asdict() for row in rows])
-        return found
-
-    for one in keep(*kernel_speed.measure(args.quick, keep)):
+    for one in found:
         print(f"{one.what:<64}{one.value:>8.2f}{one.bar:>8g}{one.aim:>8g}  {one.word}")
 
 

@@ -9,7 +9,7 @@ is the limit, and a CUDA graph the cure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from tqdm import tqdm
@@ -61,14 +61,11 @@ def measure_cell(
             yield row
 
 
-def measure(
-    quick: bool, keep: Callable[[float, list[Row], list[Encoder]], None]
-) -> tuple[float, list[Row], list[Encoder]]:
-    """The copy bandwidth (bytes/s), the operators, the encoders.
+def measure(quick: bool) -> Iterator[tuple[float, list[Row], list[Encoder]]]:
+    """The copy bandwidth (bytes/s), the operators, the encoders: all so far, after every part.
 
     Args:
         quick: base at B=64 in bf16 alone.
-        keep: called with all that has been measured whenever there is more.
     """
     bandwidth = copy_bandwidth()
     tqdm.write(f"{torch.cuda.get_device_name()}: copy {bandwidth / 1e12:.3f} TB/s")
@@ -89,5 +86,4 @@ def measure(
             tqdm.write(str(encoders[-1]))
         torch._dynamo.reset()  # or graphs of other shapes stay in memory
         torch.cuda.empty_cache()
-        keep(bandwidth, rows, encoders)
-    return bandwidth, rows, encoders
+        yield bandwidth, rows, encoders

@@ -71,6 +71,18 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     return torch.compile(function, mode=mode, fullgraph=True, dynamic=False)
 
 
+def compiled_steps(
+    operator: str,
+    num_bytes: int,
+    eager: Callable[..., Tensor],
+    inputs: list[Tensor],
+    dy: Tensor,
+) -> Iterator[Work]:
+    """What torch.compile makes of the eager function, forward and backward."""
+    for who, mode in COMPILED.items():
+        yield Work(operator, "step", who, num_bytes, step(compiled(eager, mode), inputs, dy))
+
+
 def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The convolution as seven products and sums, for torch.compile; channels-last."""
     num_taps = weight.shape[2]
@@ -150,8 +162,7 @@ def conv_layer_norm_works(cell: Cell, compile_only: bool, device: str) -> Iterat
         return kernels.depthwise_conv1d_layer_norm(*tensors)
 
     if compile_only:
-        for who, mode in COMPILED.items():
-            yield Work(name, "step", who, 5 * size, step(compiled(eager, mode), inputs, dy))
+        yield from compiled_steps(name, 5 * size, eager, inputs, dy)
         return
     yield Work(name, "forward", "ours", 2 * size, lambda: ours(*inputs))
     if num_channels <= conv_layer_norm.MAX_CHANNELS:
@@ -179,8 +190,7 @@ def gelu_grn_works(cell: Cell, compile_only: bool, device: str) -> Iterator[Work
         return kernels.gelu_grn(x, gamma, beta)
 
     if compile_only:
-        for who, mode in COMPILED.items():
-            yield Work(name, "step", who, 8 * size, step(compiled(eager, mode), inputs, dy))
+        yield from compiled_steps(name, 8 * size, eager, inputs, dy)
         return
     _, norm = torch.ops.esi_fast.grn(x, gamma, beta, 1e-6, "gelu", None)
     backward = torch.ops.esi_fast.grn_backward
@@ -215,8 +225,7 @@ def mlp_works(cell: Cell, compile_only: bool, device: str) -> Iterator[Work]:
     # 16 + 4 + 4, and 5 for each of three products. The weights are small beside them.
     forward, both = 22 * size, 66 * size
     if compile_only:
-        for who, mode in COMPILED.items():
-            yield Work(name, "step", who, both, step(compiled(eager, mode), inputs, dy))
+        yield from compiled_steps(name, both, eager, inputs, dy)
         return
     yield Work(name, "forward", "ours", forward, lambda: ours(*inputs))
     yield Work(name, "step", "ours", both, step(ours, inputs, dy))

@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from augmented_signals import ALL, KINDS, augmented, ecg, noise, only, rms, same_bits
 from numpy.typing import NDArray
 
 from esi_fast.data import augment_signal
 from esi_fast.data.augment_signal import SignalAugmentation, crop_starts
 from esi_fast.leads import STANDARD_LEADS
-
-FS = 250.0
-ALL = SignalAugmentation(
-    jitter_uv=20.0,
-    scaling=0.1,
-    lead_dropout=0.3,
-    wander_uv=200.0,
-    mains_uv=50.0,
-    time_mask=0.4,
-)
-KINDS = [field.name for field in dataclasses.fields(ALL)]
-
-
-def only(kind: str) -> SignalAugmentation:
-    return SignalAugmentation(**{kind: getattr(ALL, kind)})
-
-
-def ecg(batch: int, num_samples: int = 501, seed: int = 0) -> torch.Tensor:
-    """Noise of 1 mV with missing samples and a missing lead."""
-    generator = torch.Generator().manual_seed(seed)
-    signal = torch.randn(batch, 12, num_samples, generator=generator)
-    signal[:, 3, 100:110] = math.nan
-    signal[::2, 7] = math.nan
-    return signal
-
-
-def augmented(
-    augmentation: SignalAugmentation,
-    signal: torch.Tensor,
-    rows: torch.Tensor | None = None,
-    seed: int = 1,
-    epoch: int = 2,
-    fs: float = FS,
-) -> torch.Tensor:
-    rows = torch.arange(len(signal)) if rows is None else rows
-    return augmentation(signal, rows, seed=seed, epoch=epoch, fs=fs)
-
-
-def noise(augmentation: SignalAugmentation, shape: tuple[int, int], **where: int) -> torch.Tensor:
-    """What is added to zeros, (B, 12, T) in uV and double precision."""
-    batch, num_samples = shape
-    fs = where.pop("fs", int(FS))
-    first = where.pop("row", 0)
-    rows = torch.arange(first, first + batch)
-    return 1000 * augmented(
-        augmentation, torch.zeros(batch, 12, num_samples), rows, fs=fs, **where
-    ).to(torch.float64)
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal to the last bit; NaN equals NaN."""
-    missing = a.isnan()
-    return bool((missing == b.isnan()).all() and (a[~missing] == b[~missing]).all())
-
-
-def rms(signal: torch.Tensor) -> torch.Tensor:
-    return signal.square().mean(-1).sqrt()
-
 
 # On what a draw depends.
 
@@ -319,31 +261,6 @@ def test_a_mask_never_covers_the_record() -> None:
     out = augmented(SignalAugmentation(time_mask=math.nextafter(1, 0)), torch.ones(2000, 12, 5))
     length = out.isnan()[:, 0].sum(1)
     assert (length.min(), length.max()) == (0, 4)
-
-
-def test_crops_begin_anywhere_they_fit() -> None:
-    rows = np.arange(20_000)
-    rows.flags.writeable = False
-    starts = crop_starts(rows, 100, 81, seed=4, epoch=0)
-    assert starts.dtype == np.int64
-    counts = np.bincount(starts)
-    assert len(counts) == 20
-    assert abs(counts - 1000).max() < 4.5 * math.sqrt(1000)
-    assert np.array_equal(crop_starts(rows[::-1], 100, 81, seed=4, epoch=0), starts[::-1])
-    assert np.array_equal(crop_starts(rows[500:507], 100, 81, seed=4, epoch=0), starts[500:507])
-    for other in (
-        crop_starts(rows, 100, 81, seed=5, epoch=0),
-        crop_starts(rows, 100, 81, seed=4, epoch=1),
-    ):
-        assert abs(np.corrcoef(starts, other)[0, 1]) < 4.5 / math.sqrt(20_000)
-    assert not crop_starts(rows, 100, 100, seed=4, epoch=0).any()
-    assert len(crop_starts(rows[:0], 100, 81, seed=4, epoch=0)) == 0
-
-
-@pytest.mark.parametrize("crop", [101, 0, -1])
-def test_a_crop_that_does_not_fit_is_refused(crop: int) -> None:
-    with pytest.raises(ValueError, match=rf"crop of {crop} samples .* give 1 to 100"):
-        crop_starts(np.arange(3), 100, crop, seed=0, epoch=0)
 
 
 # What goes in and comes out.

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import wfdb
+from planted_search import PlantedESI, planted_model, unit_of
 from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, make_tree
-from test_search import PlantedESI, planted_model, unit_of
 
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.leads import STANDARD_LEADS

@@ -12,40 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, make_tree, signal_of
-from torch.nn import functional as F
+from planted_search import PlantedESI, planted_model, unit_of
+from shard_tree import SETTINGS, Tree, build, make_tree, signal_of
 
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.search import EcgIndex, RecordFilter, embed, parts, storage
 from esi_fast.search.identity import identity_of
 from esi_fast.search.records import FILES
 from esi_fast.signal.records import read_record
 
 NUM_RECORDS = 60
-
-
-class PlantedESI(ESI):
-    """Embeds an ECG as the first sample of its twelve leads, and "lead 3" as that lead alone."""
-
-    def encode_ecg(self, ecg_BLT: torch.Tensor, normalize: bool = True) -> torch.Tensor:
-        first_BD = torch.nan_to_num(ecg_BLT[:, :, 0])
-        return F.normalize(first_BD, dim=-1) if normalize else first_BD
-
-    def encode_text(self, texts: Sequence[str], normalize: bool = True) -> torch.Tensor:
-        return torch.eye(12)[[int(text.split()[-1]) for text in texts]]
-
-
-def planted_model(seed: int = 0) -> PlantedESI:
-    torch.manual_seed(seed)
-    config = ESIConfig(
-        encoder="convnextv2_zepto", fs=500.0, num_samples=NUM_SAMPLES, embed_dim=12, max_tokens=16,
-        decoder_dim=8, decoder_layers=1, decoder_heads=1,
-    )  # fmt: skip
-    captions = ["sinus rhythm", "atrial fibrillation"]
-    model = PlantedESI.from_captions(config, captions, vocab_size=150, hidden=8, layers=1, heads=1)
-    assert isinstance(model, PlantedESI)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +51,6 @@ def built(model: PlantedESI, shards: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def copied(built: Path, tmp_path: Path) -> Path:
     return shutil.copytree(built, tmp_path / "index")
-
-
-def unit_of(number: int) -> np.ndarray:
-    first = signal_of(number)[:, 0].astype(np.float64)
-    return first / np.linalg.norm(first)
 
 
 def nearest_numbers(vector: np.ndarray, allowed: Sequence[int], k: int) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planted_search import planted_model
 from shard_tree import NUM_SAMPLES, SETTINGS, Tree, build, make_tree, signal_of
-from test_search import planted_model
 
 from esi_fast.cli import UsageError
 from esi_fast.models.esi import ESI

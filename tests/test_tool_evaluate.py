@@ -58,6 +58,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes most of the time; another test has it."""
+    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
+    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
+
+
 def tool(root: Path, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, root / "tools" / name, *map(str, arguments)],
@@ -143,16 +150,13 @@ def count_pictures(out: Path) -> int:
     return len(re.findall(r"!\[", (out / "report.md").read_text()))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_rerun_embeds_and_scores_nothing_twice(
     root: Path,
     story: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ):
-    # The pictures, which take most of the time, are another test's.
-    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
-    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
     out = tmp_path / "out"
     common = ("--dataset", "shards", "--root", story / "shards", "--out", out, "--resamples", 5)
     first = (*common, "--seeds", 0, "--task", "zeroshot")
@@ -182,11 +186,10 @@ def test_a_rerun_embeds_and_scores_nothing_twice(
     assert not (out / "scores-probe.npz").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_what_an_evaluation_left_is_kept_until_another_can_run_and_nothing_else_is_touched(
-    root: Path, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, story: Path, tmp_path: Path
 ):
-    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
-    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
     out = tmp_path / "out"
     common = ("--dataset", "shards", "--root", story / "shards", "--resamples", 5, "--seeds", 0)
     given = (*common, "--task", "zeroshot", "--out", out)
@@ -212,6 +215,7 @@ def test_what_an_evaluation_left_is_kept_until_another_can_run_and_nothing_else_
     assert (tmp_path / "mine/report.md").read_text() == "a thesis"
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_scores_of_another_model_are_not_resumed_and_an_impossible_task_loses_no_other(
     root: Path,
     story: Path,
@@ -219,8 +223,6 @@ def test_scores_of_another_model_are_not_resumed_and_an_impossible_task_loses_no
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
-    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
     out = tmp_path / "out"
     common = ("--dataset", "shards", "--root", story / "shards", "--resamples", 5, "--seeds", 0)
     common = (*common, "--out", out)
@@ -249,11 +251,10 @@ def test_scores_of_another_model_are_not_resumed_and_an_impossible_task_loses_no
     assert list(json.loads((out / "report.json").read_text())["tasks"]) == ["zeroshot"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_statistics_of_cached_scores_can_be_asked_for_anew(
-    root: Path, story: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, story: Path, tmp_path: Path
 ):
-    monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
-    monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
     out = tmp_path / "out"
     common = ("--dataset", "shards", "--root", story / "shards", "--seeds", 0, "--out", out)
     given = (*common, "--task", "zeroshot", "--resamples", 5)
@@ -288,47 +289,6 @@ def test_patients_that_pretraining_saw_are_left_out_or_named(story: Path):
     unknown = open_unseen(request_for(story, "test"), 100.0, 1000)
     assert "was not checked" in unknown.notes[-1]
     assert unseen.split("test").keys == unknown.split("test").keys
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"--dataset": "mit"}, "dataset 'mit' is not available (available: shards, ptbxl, cinc"),
-        ({"--task": "zeroshot,sing"}, "task 'sing' is not available"),
-        ({"--labels": "super"}, "labels 'super' are not available for shards"),
-        ({"--folds": "train=1-8,val=9,test=10"}, "--folds is for ptbxl"),
-        ({"--dataset": "ptbxl", "--folds": "train=1"}, "must name train, val and test"),
-        ({"--protocol": "other"}, "--protocol 'other' is none of fixed, merl"),
-        ({"--baselines": "convnext,other"}, "baseline 'other' is none of convnext, xresnet"),
-        ({"--layers": "first"}, "--layers 'first' is none of full, last"),
-        ({"--prompts": "absent.toml"}, "--prompts absent.toml is no file"),
-        ({"--prompts-by": "heart"}, "--prompts-by 'heart' is none of name, description, both"),
-        ({"--pretrained-on": "absent"}, "--pretrained-on folder absent does not exist"),
-        ({"--seeds": "-1"}, "--seeds -1 must not be negative"),
-        ({"--against": "absent"}, "--against absent does not exist"),
-        ({"--tokenizer": "bert"}, "--tokenizer is of weights in the published layout"),
-        ({"--same-record-crops": ""}, "--same-record-crops is of the task identify"),
-        ({"--split": "val"}, "cannot be scored on val"),
-        ({"--split": "dev"}, "is none of train, val, test"),
-        ({"--root": "absent"}, "--root folder absent does not exist"),
-        ({"--resamples": "0"}, "--resamples 0 must be at least 1"),
-        ({"--seed": "-1"}, "--seed -1 must be at least 0"),
-    ],
-)
-def test_a_wrong_command_line_is_one_line_and_exit_2(
-    root: Path, tmp_path: Path, change: dict[str, str], message: str
-):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text("{}")
-    options = {"--dataset": "shards", "--root": str(tmp_path), "--out": str(tmp_path / "out")}
-    flags = [word for pair in (options | change).items() for word in pair if word]
-    done = tool(root, "evaluate", tmp_path / "model", *flags)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("tools/evaluate: error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_another_kind_is_refused(root: Path, story: Path, tmp_path: Path):

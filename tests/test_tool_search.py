@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planted_search import planted_model
 from shard_tree import REPORTS, SETTINGS, Tree, build, make_tree
-from test_search import planted_model
 
 from esi_fast.cli import UsageError
 from esi_fast.cqa.generate import describe_reports

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 from array import array
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from esi_fast.data.augment import draw_sentences, sentences_of
 if TYPE_CHECKING:
     from esi_fast.data.shard_set import ShardSet
 
+# Of a zip archive or an array: an unknown compression is a NotImplementedError of zipfile's.
+_DAMAGE = OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile
 _VERSION = 1
 _CHUNK = 4096  # sentences tokenized at once
 _NUM_PROVED = 512  # captions on which it is proved that sentences can be tokenized one by one
@@ -229,15 +232,19 @@ class CaptionTokens:
             raise
 
     def _load(self, path: Path, num_rows: int) -> bool:
-        """Whether the file is there and whole; each array in it has a checksum."""
+        """Whether the file is there and whole (each array in it has a checksum); damage is said."""
         try:
             with zipfile.ZipFile(path) as members:
                 arrays = [
                     np.lib.format.read_array(io.BytesIO(members.read(f"{one}.npy")))
                     for one in ("sentences", "caption_ends", "ids", "sentence_ends")
                 ]
-        except (OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile):
-            return False  # it is made again
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except _DAMAGE as error:
+            message = f"{path} cannot be read ({error}) and is left aside"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+            return False
         self._sentences, self._caption_ends, self._ids, self._sentence_ends = arrays
         return len(self._caption_ends) == num_rows
 

@@ -108,7 +108,8 @@ def evaluate(request: Request, *, command: str, overwrite: bool = False) -> dict
     _write_context(request, models, command, results, notes, pages)
     _say("intervals and tests ...")
     report = make_report(request.out, command=command, errors=pages)
-    for task, reason in impossible.items():
+    if impossible:
+        task, reason = next(iter(impossible.items()))
         raise ValueError(f"{task}: {reason} (the other tasks are in {request.out})") from reason
     return report
 

@@ -9,7 +9,7 @@ sums, which one sum in a fixed order closes. No atomics: results repeat bit for 
 
 Strides are passed, so that slices, transposed views and expanded gradients cost no copy. The
 number of channels is a constant of the compiled kernel, and so is the stride between samples where
-it is that number: masks vanish and addresses become immediate, a quarter of the instructions.
+it is that number: masks vanish where the channels fill their blocks, and addresses are immediate.
 """
 
 from __future__ import annotations
@@ -352,7 +352,6 @@ def depthwise_conv1d(
     Determinism: bit for bit, forward and backward. Saved for backward: `x` and `weight`, no copy of
     either. Double backward, forward mode and `torch.func` raise: `reference` can do them.
     """
-    x_BTC = reference.as_btc(x, layout)
-    x_BTC = reference.autocast_input(x_BTC)
+    x_BTC = reference.autocast_input(reference.as_btc(x, layout))
     y_BTC: Tensor = dispatch.call("depthwise_conv1d", x_BTC, weight, bias, padding, lengths)
     return y_BTC if layout == "BTC" else y_BTC.transpose(1, 2)

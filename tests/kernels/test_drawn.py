@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_interpreter import assert_close, run_cases, strided
+from interpreted import assert_close, run_cases, strided
 from torch import Tensor
 
 from benchmarks.eager_encoder import EagerBlock

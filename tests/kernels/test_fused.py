@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_interpreter import TOLERANCE
+from interpreted import TOLERANCE
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

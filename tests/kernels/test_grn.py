@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_interpreter import TOLERANCE
+from interpreted import TOLERANCE
 from torch import Tensor
 
 from esi_fast import kernels
