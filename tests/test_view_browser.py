@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,31 @@ def test_a_record_is_found_by_a_part_of_its_name_and_chosen(tab: Browser, folder
     tab.press("Enter")
     tab.wait_for(f"{PICTURE} && {PICTURE}.src != '{before}' && {PICTURE}.naturalWidth > 1000")
     tab.wait_for(f"{MESSAGE}.trim() === ''")  # gradio shows there that it was at work
+
+
+def test_a_choice_made_while_another_is_drawn_is_not_lost(tab: Browser, folder: Path):
+    tab.type_into("#find textarea, #find input", "")
+    tab.wait_for("document.body.innerText.includes('Recording (3)')")
+    names = sorted(path.stem for path in (folder / "ecgs").rglob("*.hea"))
+    measured = {}
+    for name in [*names[1:], names[0]]:
+        before = tab.evaluate(f"{PICTURE}.src")
+        choose(tab, name)
+        tab.wait_for(f"{PICTURE}.src != '{before}'")
+        tab.wait_for(f"{MESSAGE}.trim() === ''")
+        measured[name] = text_of(tab, "measurements")
+    assert len(set(measured.values())) == 3
+    choose(tab, names[2])
+    time.sleep(0.1)  # a quick hand; drawing takes longer
+    choose(tab, names[1])
+    tab.wait_for(
+        f"document.querySelector('#measurements').innerText === {json.dumps(measured[names[1]])}"
+    )
+
+
+def choose(tab: Browser, name: str) -> None:
+    tab.type_into("#names input", name)
+    tab.press("Enter")
 
 
 def test_an_upload_is_shown_and_a_bad_file_says_what_is_wrong(tab: Browser, folder: Path):

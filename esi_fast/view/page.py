@@ -141,10 +141,17 @@ def build_page(
                 neighbours = gr.HTML(elem_id="neighbours")
         shown = [message, picture, measurements, findings, caption, neighbours]
         find.change(list_names, find, names, show_progress="hidden", api_visibility="private")
+        # One at a time in the order of the clicks, none left out ("once", gradio's own, leaves out
+        # a choice made while the one before is drawn): the last choice is what stays in sight.
+        in_order: dict[str, Any] = {
+            "trigger_mode": "multiple",
+            "concurrency_id": "show",
+            "concurrency_limit": 1,
+        }
         for event in (page.load, names.input):
-            event(show_named, names, shown, api_visibility="private")
+            event(show_named, names, shown, api_visibility="private", **in_order)
         for event in (files.upload, files.clear, again.click):
-            event(show_files, [files, fs, unit], shown, api_visibility="private")
+            event(show_files, [files, fs, unit], shown, api_visibility="private", **in_order)
     return page
 
 
