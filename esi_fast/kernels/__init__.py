@@ -26,10 +26,9 @@ it cannot serve on CUDA goes to the reference, announced once. Launch configurat
 package for each architecture, dtype and bucket of channels; `ESI_FAST_AUTOTUNE=1` in the
 environment times others on the GPU at hand, once for each, and keeps the fastest.
 
-Everywhere: float32 accumulation and statistics (float64 for float64 input, where Triton still takes
-eps as a float32), no atomics, so that results repeat bit for bit as far as torch's matrix products
-do, `torch.compile(fullgraph=True)`, autocast, and positions past `lengths[b]` absent from values,
-sums and gradients.
+Everywhere: float32 accumulation and statistics (float64 for float64 input), no atomics, so that
+results repeat bit for bit as far as torch's matrix products do, `torch.compile(fullgraph=True)`,
+autocast, and positions past `lengths[b]` absent from values, sums and gradients.
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ MAX_CHANNELS = 1024
 def forward_kernel(
     x_ptr: tl.tensor, w_ptr: tl.tensor, b_ptr: tl.tensor, ln_w_ptr: tl.tensor, ln_b_ptr: tl.tensor,
     lengths_ptr: tl.tensor, y_ptr: tl.tensor, mean_ptr: tl.tensor, rstd_ptr: tl.tensor,
-    T: tl.tensor, eps: tl.tensor,
+    T: tl.tensor,
     x_stride_b: tl.tensor, x_stride_t: tl.tensor, x_stride_c: tl.tensor,
     w_stride_c: tl.tensor, w_stride_k: tl.tensor,
-    C: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr, HELD: tl.constexpr,
+    C: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr, EPS: tl.constexpr, HELD: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_LENGTHS: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr,
     ROWS: tl.constexpr, BC: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -69,7 +69,7 @@ def forward_kernel(
     for r in tl.static_range(ROWS):
         z = centred[r]
         mean = sums[r] / C
-        rstd = tl.rsqrt(squares[r] / C + eps)
+        rstd = tl.rsqrt(squares[r] / C + EPS)
         y = z * rstd[:, None] * scale + shift
         if HAS_LENGTHS:
             y = tl.where((t + r < n)[:, None], y, 0.0)
@@ -193,8 +193,8 @@ def launch_forward(
         forward_kernel[(num_batch * ceil_div(num_time, tile.block_t),)](
             x, weight, None if bias is None else bias.contiguous(),
             ln_weight.contiguous(), ln_bias.contiguous(), lengths, y, mean, rstd,
-            num_time, eps, *x.stride(), weight.stride(0), weight.stride(2),
-            DENSE=dispatch.are_dense(x), HAS_BIAS=bias is not None,
+            num_time, *x.stride(), weight.stride(0), weight.stride(2),
+            DENSE=dispatch.are_dense(x), EPS=eps, HAS_BIAS=bias is not None,
             **_configuration(x, weight, lengths, tile),
         )  # fmt: skip
     return y, mean, rstd

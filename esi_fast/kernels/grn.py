@@ -41,13 +41,9 @@ def _launch_sums(
     x: Tensor,
     activation: Activation,
     lengths: Tensor | None,
-    tile: Tile | None = None,
+    tile: Tile,
 ) -> Tensor:
     """Sums over the chunks of time: a^2 -> (B, chunks, 1, C); dy * a and dy -> (.., 2, C)."""
-    tile = tile or tuning.choose(
-        "grn_sums" if dy is None else "grn_backward_sums", x, reference.is_channels_first(x), 1,
-        lambda tile: _launch_sums(dy, x, activation, lengths, tile),
-    )  # fmt: skip
     num_batch, num_time, num_channels = x.shape
     num_chunks = ceil_div(num_time, tile.block_t)
     acc = reference.compute_dtype(x)
@@ -60,6 +56,15 @@ def _launch_sums(
         BC=tile.block_c, **dispatch.options(tile.num_warps),
     )  # fmt: skip
     return partial
+
+
+def _sums_tile(
+    dy: Tensor | None, x: Tensor, activation: Activation, lengths: Tensor | None
+) -> Tile:
+    return tuning.choose(
+        "grn_sums" if dy is None else "grn_backward_sums", x, reference.is_channels_first(x), 1,
+        lambda tile: _launch_sums(dy, x, activation, lengths, tile),
+    )  # fmt: skip
 
 
 def record_block(num_channels: int) -> dict[str, Any]:
@@ -89,6 +94,7 @@ def launch_forward(
     acc = reference.compute_dtype(x)
     if y.numel() == 0:
         return y, x.new_zeros((num_batch, num_channels), dtype=acc)
+    sums_tile = sums_tile or _sums_tile(None, x, activation, lengths)
     tile = tile or tuning.choose(
         "grn", x, reference.is_channels_first(x), 1,
         lambda tile: launch_forward(x, gamma, beta, eps, activation, lengths, sums_tile, tile),
@@ -99,8 +105,8 @@ def launch_forward(
     with dispatch.on_device(x):
         partial = _launch_sums(None, x, activation, lengths, sums_tile)
         norms_kernel[(num_batch,)](
-            partial, gamma.contiguous(), norm, scale, partial.shape[1], num_channels, eps,
-            **accumulate, **record_block(num_channels),
+            partial, gamma.contiguous(), norm, scale, partial.shape[1], num_channels,
+            EPS=eps, **accumulate, **record_block(num_channels),
         )  # fmt: skip
         forward_kernel[(num_programs * num_batch,)](
             x, scale, beta.contiguous(), lengths, y,
@@ -136,6 +142,7 @@ def launch_backward(
     if dx.numel() == 0:
         dgamma, dbeta = torch.zeros_like(gamma), torch.zeros_like(gamma, dtype=beta_dtype)
         return dx, dgamma, dbeta, y, torch.zeros_like(gamma if beta is not None else y)
+    sums_tile = sums_tile or _sums_tile(dy, x, activation, lengths)
     tile = tile or tuning.choose(
         "grn_backward", x, reference.is_channels_first(x), 1,
         lambda tile: launch_backward(
@@ -152,7 +159,7 @@ def launch_backward(
         partial = _launch_sums(dy, x, activation, lengths, sums_tile)
         coefficients_kernel[(num_batch,)](
             partial, gamma.contiguous(), norm, scale, ratio, rows,
-            partial.shape[1], num_channels, eps, **accumulate, **record_block(num_channels),
+            partial.shape[1], num_channels, EPS=eps, **accumulate, **record_block(num_channels),
         )  # fmt: skip
         backward_kernel[(ceil_div(num_channels, tile.block_c) * num_tiles,)](
             dy, x, scale, ratio, None if beta is None else beta.contiguous(), lengths, dx, y,

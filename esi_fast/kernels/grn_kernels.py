@@ -165,10 +165,10 @@ def _sum_chunks(
 @jit
 def norms_kernel(
     partial_ptr: tl.tensor, gamma_ptr: tl.tensor, norm_ptr: tl.tensor, scale_ptr: tl.tensor,
-    num_chunks: tl.tensor, C: tl.tensor, eps: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+    num_chunks: tl.tensor, C: tl.tensor, EPS: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr,
     BR: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One record: norm = sqrt(sum of the chunks), scale = 1 + gamma * norm / (mean + eps)."""
+    """One record: norm = sqrt(sum of the chunks), scale = 1 + gamma * norm / (mean + EPS)."""
     b = tl.program_id(0).to(tl.int64)
     total = tl.zeros((BC,), ACC)
     for start in range(0, C, BC):
@@ -178,7 +178,7 @@ def norms_kernel(
         norm = tl.sqrt(squares)
         tl.store(norm_ptr + b * C + c, norm, mask=in_c)
         total += norm
-    mean = tl.sum(total, axis=0) / C + eps
+    mean = tl.sum(total, axis=0) / C + EPS
     tl.debug_barrier()  # the norms written above are read by other threads below
     for start in range(0, C, BC):
         c = start + tl.arange(0, BC)
@@ -192,7 +192,7 @@ def norms_kernel(
 def coefficients_kernel(
     partial_ptr: tl.tensor, gamma_ptr: tl.tensor, norm_ptr: tl.tensor, scale_ptr: tl.tensor,
     ratio_ptr: tl.tensor, rows_ptr: tl.tensor,
-    num_chunks: tl.tensor, C: tl.tensor, eps: tl.tensor, ACC: tl.constexpr, BC: tl.constexpr,
+    num_chunks: tl.tensor, C: tl.tensor, EPS: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr,
     BR: tl.constexpr,
 ) -> None:  # fmt: skip
     """One record: scale and ratio of `reference.grn_gradients`, its rows of dgamma and dbeta."""
@@ -213,7 +213,7 @@ def coefficients_kernel(
         tl.store(rows_ptr + C + c, sum_dy, mask=in_c)
         total_norm += norm
         total_product = tl.fma(gamma * sum_dy_a, norm, total_product)
-    mean = tl.sum(total_norm, axis=0) / C + eps
+    mean = tl.sum(total_norm, axis=0) / C + EPS
     through_mean = tl.sum(total_product, axis=0) / mean / C
     tl.debug_barrier()  # the rows written above are read by other threads below
     for start in range(0, C, BC):

@@ -4,12 +4,13 @@
 has neither batch nor time, so that packed or ragged data does not tune anew: by steps from the
 shipped tile to the fastest of its neighbours, until none is faster by more than the noise. The
 call that asks first is what is timed: let it be a typical batch. A search compiles some twenty
-tiles, half a minute of a core: before a job of several processes run it once in one.
+tiles, half a minute of a core; one process searches at a time, and the others of the machine wait
+for what it finds.
 
 What it finds is kept in `tuned_folder()`, in a table of the same form, and read from there where
 the variable is set; a call inside a CUDA graph that is captured gets the shipped tile where there
 is no other yet. Tiles decide the order in which sums over batch and time are taken: results repeat
-bit for bit with one table, and a process that tunes may differ from others in the last bits.
+bit for bit with one table, and machines with tables of their own may differ in the last bits.
 """
 
 from __future__ import annotations
@@ -85,12 +86,33 @@ def choose(
         if torch.cuda.is_current_stream_capturing():  # nothing can be timed inside a CUDA graph
             return shipped_tile(key)
         with dispatch.on_device(x):
-            tuned[key] = search(key, lambda tile: seconds(lambda: run(tile)))
-        try:
-            tuned |= write_tuned(path, key, tuned[key])
-        except OSError as error:
-            _warn(f"{kernel} is tuned for this process alone: {error}")
+            _find(key, tuned, path, lambda tile: seconds(lambda: run(tile)))
     return tuned[key]
+
+
+def _find(key: Key, tuned: dict[Key, Tile], path: Path, measure: Callable[[Tile], float]) -> None:
+    """Adds the tile that another process kept meanwhile, or searches and keeps it."""
+    try:
+        with alone(path):
+            tuned |= read_tuned(path)
+            if key not in tuned:
+                tuned[key] = search(key, measure)
+                write_tuned(path, tuned)
+    except OSError as error:
+        _warn(f"{key.kernel} is tuned for this process alone: {error}")
+        if key not in tuned:
+            tuned[key] = search(key, measure)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One thread of one process at a time has a table to itself; readers do not ask."""
+    import fcntl  # not on Windows, where there is no Triton either
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _warn(message: str) -> None:
@@ -141,24 +163,14 @@ def read_tuned(path: Path) -> dict[Key, Tile]:
     return tuned
 
 
-def write_tuned(path: Path, key: Key, tile: Tile) -> dict[Key, Tile]:
-    """Adds a tile to the table, unless another process was first; returns the table.
-
-    One process writes after the other, and a reader sees the table before or after.
-    """
-    import fcntl  # not on Windows, where there is no Triton either
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        part = path.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            tuned = {key: tile} | read_tuned(path)
-            writer.writerows((*key, *tile) for key, tile in sorted(tuned.items()))
-        part.replace(path)
-    return tuned
+def write_tuned(path: Path, tuned: dict[Key, Tile]) -> None:
+    """Replaces the table by another, for a reader at once; whoever calls is `alone`."""
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows((*key, *tile) for key, tile in sorted(tuned.items()))
+    part.replace(path)
 
 
 def neighbours(key: Key, tile: Tile) -> Iterator[Tile]:

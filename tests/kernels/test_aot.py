@@ -41,9 +41,9 @@ def compile_kernel(
     signature, constants, divisible = {}, {}, {}
     for position, name in enumerate(kernel.arg_names):
         value = given.get(name, pointers if name.endswith("_ptr") else "i32")
-        if isinstance(value, str) and (value.startswith("*") or value in ("i32", "fp32")):
+        if isinstance(value, str) and (value.startswith("*") or value == "i32"):
             signature[name] = value
-            if not re.fullmatch(r"T|T_out|num_\w+|w_stride_c|eps", name):
+            if not re.fullmatch(r"T|T_out|num_\w+|w_stride_c", name):
                 divisible[(position,)] = [["tt.divisibility", 16]]
         else:
             signature[name], constants[name] = "constexpr", value
@@ -128,7 +128,7 @@ def arguments(pointers: str, lengths: bool) -> dict[str, Any]:
     given |= {"ACC": tl.float64 if wide else tl.float32, "HALF": pointers in ("*bf16", "*fp16")}
     given |= {f"{name}_ptr": "*fp64" if wide else "*fp32" for name in STATISTICS}
     given |= {"HAS_BIAS": True, "NEED_DX": True, "NEED_DW": True, "FOR_LAYERS": True}
-    return given | {"ACTIVATION": "gelu", "eps": "fp32", "w_stride_k": 1}
+    return given | {"ACTIVATION": "gelu", "EPS": 1e-6, "w_stride_k": 1}
 
 
 def configurations() -> Iterator[Configuration]:

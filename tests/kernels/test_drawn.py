@@ -128,11 +128,9 @@ def compare(
         results.append([t.cpu() for t in (y.detach(), *torch.autograd.grad(y, inputs, dy))])
     kinds = [tensors[0].dtype, *(t.dtype for t in tensors)]
     lowest = min(kinds, key=lambda dtype: -torch.finfo(dtype).eps)
-    # eps is a float32 in the kernels, which is all that is left of a variance of nothing.
-    tolerance = torch.float32 if lowest == torch.float64 else lowest
     for number, (actual, wanted, kind) in enumerate(zip(*results, kinds, strict=True)):
         assert actual.dtype == kind
-        assert_close(actual, wanted, tolerance, f"result {number}: ", num_roundings)
+        assert_close(actual, wanted, lowest, f"result {number}: ", num_roundings)
 
 
 slow = settings(

@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +17,7 @@ from esi_fast import kernels
 from esi_fast.kernels import tiles, tuning
 from esi_fast.kernels.tiles import Kernel, Key, Tile
 
-TILE, OTHER = Tile(1, 2, 4, 8), Tile(2, 2, 4, 8)
+TILE = Tile(1, 2, 4, 8)
 KEY = Key("depthwise_conv1d", "BTC", 7, "sm_90", 16, 128)
 
 
@@ -97,15 +98,27 @@ def test_neighbours_are_tiles_that_the_kernel_can_take() -> None:
                 assert tile.rows == 1
 
 
-def test_what_was_tuned_is_kept_beside_what_others_tuned(cache: Path) -> None:
-    assert tuning.read_tuned(cache) == {}
-    other = KEY._replace(num_channels=256)
-    tuning.write_tuned(cache, KEY, TILE)
-    assert tuning.write_tuned(cache, other, OTHER) == {KEY: TILE, other: OTHER}
-    assert tuning.write_tuned(cache, KEY, OTHER)[KEY] == TILE  # who was first
-    assert tuning.read_tuned(cache) == {KEY: TILE, other: OTHER}
+def test_what_was_tuned_is_kept_beside_what_others_tuned(tuned: list[Tile], cache: Path) -> None:
+    choose(tuned, 2, 9, 100)  # this process has read the table now
+    with tuning.alone(cache):
+        tuning.write_tuned(cache, {KEY: TILE})
+    choose(tuned, 2, 9, 100, dtype=torch.float32)
+    assert tuning.read_tuned(cache)[KEY] == TILE
+    assert sorted(key.bits for key in tuning.read_tuned(cache)) == [16, 16, 32]
     assert {path.suffix for path in cache.parent.iterdir()} == {".csv", ".lock"}
     assert cache.is_relative_to(os.environ["XDG_CACHE_HOME"])
+
+
+def test_others_wait_for_what_one_finds(tuned: list[Tile], cache: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with tuning.alone(cache):
+            waiting = pool.submit(choose, tuned, 2, 9, 100)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            key = Key("grn", "BTC", 1, "none", 16, 100)
+            tuning.write_tuned(cache, {key: Tile(4, 1, 64, 2)})
+        assert waiting.result(30) == Tile(4, 1, 64, 2)
+    assert tuned == []
 
 
 @pytest.mark.parametrize(
@@ -117,14 +130,16 @@ def test_what_was_tuned_is_kept_beside_what_others_tuned(cache: Path) -> None:
         (",".join(tiles.COLUMNS) + "\ngrn,BTC,1,sm_90,16,128,7,1,64,4,0\n", "grn cannot take"),
     ],
 )
-def test_a_damaged_table_is_named_and_searched_anew(cache: Path, text: str, message: str) -> None:
+def test_a_damaged_table_is_named_and_searched_anew(
+    tuned: list[Tile], cache: Path, text: str, message: str
+) -> None:
     cache.parent.mkdir()
     cache.write_text(text)
     with pytest.warns(RuntimeWarning, match=f"tuned tiles are searched anew: .*{message}"):
         assert tuning.tuned_tiles(cache) == {}
     with pytest.warns(RuntimeWarning, match="searched anew"):
-        tuning.write_tuned(cache, KEY, TILE)
-    assert tuning.read_tuned(cache) == {KEY: TILE}
+        choose(tuned, 2, 9, 100)
+    assert len(tuning.read_tuned(cache)) == 1
 
 
 def test_noise_leaves_the_shipped_tile() -> None:
