@@ -21,10 +21,16 @@ Example:
     print(x.grad.shape, kernels.describe(), sep="\\n")
     ```
 
-Limits: Triton serves up to 31 taps, and the convolution with LayerNorm up to 1,024 channels; what
-it cannot serve on CUDA goes to the reference, announced once. Launch configurations ship with the
-package for each architecture, dtype and bucket of channels; `ESI_FAST_AUTOTUNE=1` in the
-environment times others on the GPU at hand, once for each, and keeps the fastest.
+Limits: stride 1, no dilation, one filter a channel, zeros as padding. Triton serves up to 31 taps,
+and the convolution with LayerNorm up to 1,024 channels; what it cannot serve on CUDA goes to the
+reference, announced once, which there follows torch's flags (TF32, deterministic algorithms).
+`torch.func.vmap` goes record by record; nested tensors, DTensor and `torch.jit.script` are not
+served. Launch configurations ship with the package for each architecture, dtype and bucket of
+channels; `ESI_FAST_AUTOTUNE=1` in the environment times others on the GPU at hand, once for each,
+and keeps the fastest.
+
+Elsewhere: `torch.export` keeps the operators, and `decompositions()` turns them into torch's own,
+for ONNX and other runtimes. Torch's `FlopCounterMode` counts them.
 
 Everywhere: float32 accumulation and statistics (float64 for float64 input), no atomics, so that
 results repeat bit for bit as far as torch's matrix products do, `torch.compile(fullgraph=True)`,
@@ -34,13 +40,16 @@ autocast, and positions past `lengths[b]` absent from values, sums and gradients
 from __future__ import annotations
 
 from esi_fast.kernels import nn, reference
+from esi_fast.kernels.decompositions import decompositions
 from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d_layer_norm import depthwise_conv1d_layer_norm
 from esi_fast.kernels.describe import describe
+from esi_fast.kernels.flops import register_flop_formulas
 from esi_fast.kernels.gelu_grn_mlp import gelu_grn_mlp
 from esi_fast.kernels.grn import gelu_grn, grn
 
 __all__ = [
+    "decompositions",
     "depthwise_conv1d",
     "depthwise_conv1d_layer_norm",
     "describe",
@@ -50,3 +59,5 @@ __all__ = [
     "nn",
     "reference",
 ]
+
+register_flop_formulas()

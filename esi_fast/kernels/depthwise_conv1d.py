@@ -23,6 +23,7 @@ from torch import Tensor
 from esi_fast.kernels import dispatch, reference, tuning
 from esi_fast.kernels.convolve import convolve, load_bias, load_taps, tap
 from esi_fast.kernels.dispatch import ceil_div, jit, tl
+from esi_fast.kernels.lengths import record_length
 from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.reference import Layout
 from esi_fast.kernels.tiles import MAX_HELD_TAPS, Tile
@@ -53,7 +54,7 @@ def forward_kernel(
     n = T
     n_out = T_out
     if HAS_LENGTHS:
-        n = tl.maximum(tl.minimum(tl.load(lengths_ptr + b), T), 0).to(tl.int32)
+        n = record_length(lengths_ptr, b, T)
         n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
     c_row = c[None, :].to(tl.int64)
     w_ptr += c * w_stride_c
@@ -104,7 +105,7 @@ def backward_kernel(
         n = T
         n_out = T_out
         if HAS_LENGTHS:
-            n = tl.maximum(tl.minimum(tl.load(lengths_ptr + b), T), 0).to(tl.int32)
+            n = record_length(lengths_ptr, b, T)
             n_out = tl.minimum(n + (2 * PADDING - (K - 1)), T_out)
         x = ()
         if NEED_DW:
@@ -346,11 +347,13 @@ def depthwise_conv1d(
         `(B, T + 2 * padding - (K - 1), C)` in the layout and dtype of (the cast) `x`.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: shapes, dtypes or devices that do not fit, an unknown layout, or no output
             sample at all.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x` and `weight`, no copy of
-    either. Double backward, forward mode and `torch.func` raise: `reference` can do them.
+    either. Double backward, forward mode and gradients of `torch.func` raise: `reference` can do
+    them.
     """
     x_BTC = reference.autocast_input(reference.as_btc(x, layout))
     y_BTC: Tensor = dispatch.call("depthwise_conv1d", x_BTC, weight, bias, padding, lengths)

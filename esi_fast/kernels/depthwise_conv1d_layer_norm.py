@@ -21,6 +21,7 @@ from esi_fast.kernels.depthwise_conv1d import depthwise_conv1d
 from esi_fast.kernels.depthwise_conv1d import launch_backward as launch_conv_backward
 from esi_fast.kernels.depthwise_conv1d import limits as conv_limits
 from esi_fast.kernels.dispatch import ceil_div, jit, tl
+from esi_fast.kernels.lengths import record_length
 from esi_fast.kernels.partial_sums import sum_partials
 from esi_fast.kernels.row_sums import sum_rows
 from esi_fast.kernels.tiles import MAX_HELD_TAPS, Tile
@@ -47,7 +48,7 @@ def forward_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+        n = record_length(lengths_ptr, b, T)
     c_row = c[None, :].to(tl.int64)
     w_ptr += c * w_stride_c
     taps = load_taps(w_ptr, in_c, w_stride_k, K, HELD, ACC)
@@ -113,7 +114,7 @@ def backward_kernel(
         t = tile % num_t * (G * ROWS) + tl.arange(0, G) * ROWS
         n = T
         if HAS_LENGTHS:
-            n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+            n = record_length(lengths_ptr, b, T)
         out = convolve(
             x_ptr + b * x_stride_b + c_row * x_stride_c, t, n, in_c, C if DENSE else x_stride_t,
             taps, w_ptr, w_stride_k, bias, K, K // 2, HELD, ROWS, ACC, G, BC,
@@ -349,15 +350,16 @@ def depthwise_conv1d_layer_norm(
         `(B, T, C)`, dtype of (the cast) `x`, contiguous.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: an even K, or shapes, dtypes or devices that do not fit.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x` and the parameters, no
     copy, and mean and rstd, 8 bytes a position (16 for float64); the backward makes the convolution
     again. Above C = 1024 the convolution's output is saved as well. Double backward, forward mode
-    and `torch.func` raise: `reference` can do them.
+    and gradients of `torch.func` raise: `reference` can do them.
     """
     x = reference.autocast_input(x)
-    if x.ndim == 3 and x.shape[2] > MAX_CHANNELS:
+    if isinstance(x, Tensor) and x.ndim == 3 and x.shape[2] > MAX_CHANNELS:
         return _in_two(x, weight, bias, ln_weight, ln_bias, eps, lengths)
     y: Tensor = dispatch.call(
         "depthwise_conv1d_layer_norm", x, weight, bias, ln_weight, ln_bias, eps, lengths

@@ -9,9 +9,9 @@ from esi_fast.kernels import dispatch, tuning
 
 def describe() -> str:
     """A table of what runs where in this process, and the fallbacks that have happened so far."""
-    has_triton = dispatch.why_not_triton(()) == ""
+    has_triton = dispatch.why_not_triton() == ""
     if not has_triton:
-        on_cuda = f"PyTorch reference ({dispatch.why_not_triton(())})"
+        on_cuda = f"PyTorch reference ({dispatch.why_not_triton()})"
     elif torch.cuda.is_available():
         on_cuda = f"Triton {dispatch.triton.__version__} on {torch.cuda.get_device_name()}"
     else:

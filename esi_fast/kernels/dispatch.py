@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch.autograd import forward_ad
 
-from esi_fast.kernels.reference import no_autocast
+from esi_fast.kernels.reference import check_signal, no_autocast
 
 try:
     import triton
@@ -33,10 +34,19 @@ __all__ = [
     "register_gradient", "tl", "triton", "why_not_triton",
 ]  # fmt: skip
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
 fallbacks: dict[tuple[str, str], None] = {}  # operator and reason, in order
 
+
+# By an argument's type in a schema: Python's types, the method of what passes for one, in words.
+KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
+    "Tensor": ((Tensor,), "", "a Tensor"),
+    "Optional[Tensor]": ((Tensor, type(None)), "", "a Tensor or None"),
+    "int": ((int, torch.SymInt), "__index__", "an int"),
+    "float": ((float, int, torch.SymFloat, torch.SymInt), "__float__", "a float"),
+    "str": ((str,), "", "a str"),
+}
+# Of each operator that `call` calls: the arguments' names, and what KINDS says of them.
+_arguments: dict[str, list[tuple[str, tuple[type, ...], str, str]]] = {}
 
 # Sizes that change from batch to batch: a multiple of 16 or a one must not be compiled anew.
 RAGGED = ("T", "T_out", "num_tiles", "num_partials", "num_chunks", "num_rows")
@@ -60,16 +70,11 @@ def backend() -> str:
     return value
 
 
-def why_not_triton(args: Sequence[Any]) -> str:
-    """Why Triton cannot serve a CUDA call with these arguments; empty where it can."""
+def why_not_triton() -> str:
+    """Why Triton cannot serve any CUDA call; empty where it can."""
     if backend() == "torch":
         return "ESI_FAST_BACKEND=torch"
-    if triton is None:
-        return "triton is not installed"
-    for arg in args:
-        if isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype not in DTYPES:
-            return f"dtype {arg.dtype}"
-    return ""
+    return "triton is not installed" if triton is None else ""
 
 
 def announce_fallback(operator: str, reason: str) -> None:
@@ -92,7 +97,7 @@ def cuda_kernel(
     """What a CUDA tensor gets: `launch`, or `reference` (announced) where Triton cannot serve."""
 
     def kernel(*args: Any) -> Any:
-        reason = why_not_triton(args) or ("" if limits is None else limits(*args))
+        reason = why_not_triton() or ("" if limits is None else limits(*args))
         if reason:
             announce_fallback(name, reason)
             return reference(*args)
@@ -135,8 +140,13 @@ def register(
     def fake_checked(*args: Any) -> Any:
         if all(isinstance(size, int) for size in args[0].shape):
             check(*args)
+        else:
+            check_signal(args[0])
         return fake(*args)
 
+    if not name.endswith("_backward"):
+        parsed = torch._C.parse_schema(f"{name}{schema}")
+        _arguments[name] = [(one.name, *KINDS[str(one.type)]) for one in parsed.arguments]
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, checked(reference), "CompositeExplicitAutograd")
     _LIBRARY.impl(name, checked(cuda_kernel(name, reference, launch, limits)), "CUDA")
@@ -144,20 +154,35 @@ def register(
 
 
 def call(name: str, *args: Any) -> Any:
-    """Calls `torch.ops.esi_fast.<name>`; forward mode is refused.
+    """Calls `torch.ops.esi_fast.<name>` with arguments of its types.
 
     The operator itself cannot see a tangent, and would give zeros for it.
+
+    Raises:
+        TypeError: an argument of another type, by its name.
+        NotImplementedError: forward mode, or a gradient of `torch.func`.
     """
-    if forward_ad._current_level >= 0:
-        for arg in args:
-            if not isinstance(arg, Tensor):
-                continue
-            if forward_ad.unpack_dual(arg).tangent is not None:  # type: ignore[no-untyped-call]
-                raise NotImplementedError(
-                    f"esi_fast.kernels: {name} has no forward mode; "
-                    "the functions of esi_fast.kernels.reference have one"
-                )
+    for (argument, kinds, method, wanted), arg in zip(_arguments[name], args, strict=True):
+        if not isinstance(arg, kinds) and not hasattr(arg, method):
+            raise TypeError(f"{argument} must be {wanted}, got {type(arg).__name__}")
+    if forward_ad._current_level >= 0 or (
+        not torch.compiler.is_compiling() and _functorch.peek_interpreter_stack() is not None
+    ):
+        _refuse_transforms(name, [arg for arg in args if isinstance(arg, Tensor)])
     return getattr(torch.ops.esi_fast, name)(*args)
+
+
+def _refuse_transforms(name: str, tensors: list[Tensor]) -> None:
+    if forward_ad._current_level >= 0:
+        tangents = [forward_ad.unpack_dual(t).tangent for t in tensors]  # type: ignore[no-untyped-call]
+        what = "forward mode" if any(t is not None for t in tangents) else ""
+    else:
+        what = "torch.func.grad" if any(map(_functorch.is_gradtrackingtensor, tensors)) else ""
+    if what:
+        raise NotImplementedError(
+            f"esi_fast.kernels: {name} has no {what}; "
+            "the functions of esi_fast.kernels.reference have one"
+        )
 
 
 def register_gradient(

@@ -174,12 +174,13 @@ def gelu_grn_mlp(
         `(B, T, D)`, dtype of (the cast) `x`.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: shapes, dtypes or devices that do not fit, or an unknown `approximate`.
 
     Determinism: that of torch's matrix products. Saved for backward: `x` and the parameters, no
     copy, the hidden layer before the GELU, and `B * H` norms. A frozen layer costs no
-    product in the backward. Double backward, forward mode and `torch.func` raise: `reference` can
-    do them.
+    product in the backward. Double backward, forward mode and gradients of `torch.func` raise:
+    `reference` can do them.
     """
     activation = reference.activation_of(approximate)
     x, weight1, bias1, weight2, bias2 = (

@@ -249,12 +249,13 @@ def grn(
         `(B, T, C)`, dtype of `x`.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: shapes, dtypes or devices that do not fit.
 
     Determinism: bit for bit, forward and backward. Saved for backward: `x`, no copy, and `B * C`
     norms. The gradient of a dead channel (norm 0) through its norm is 0. Double backward, forward
-    mode and `torch.func` raise: `reference` can do them. The operator `torch.ops.esi_fast.grn`
-    gives the norms as well.
+    mode and gradients of `torch.func` raise: `reference` can do them. The operator
+    `torch.ops.esi_fast.grn` gives the norms as well.
     """
     y: Tensor = dispatch.call("grn", x, gamma, beta, eps, "none", lengths)[0]
     return y
@@ -291,6 +292,7 @@ def gelu_grn(
         `(B, T, C)`, dtype of `x`.
 
     Raises:
+        TypeError: an argument of another type.
         ValueError: shapes, dtypes or devices that do not fit, or an unknown `approximate`.
 
     Determinism and double backward as in `grn`. Saved for backward: `x` (before the GELU), no copy,

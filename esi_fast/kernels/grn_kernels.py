@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esi_fast.kernels.dispatch import jit, tl
 from esi_fast.kernels.gelu import activate, activate_with_slope
+from esi_fast.kernels.lengths import record_length
 
 
 @jit
@@ -25,7 +26,7 @@ def sums_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+        n = record_length(lengths_ptr, b, T)
     c_row = c[None, :].to(tl.int64)
     x_ptr += b * x_stride_b + c_row * x_stride_c
     t = chunk * BT + tl.arange(0, BT)
@@ -66,7 +67,7 @@ def forward_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+        n = record_length(lengths_ptr, b, T)
     c_row = c[None, :].to(tl.int64)
     t_row = t[:, None].to(tl.int64)
     x = tl.load(
@@ -116,7 +117,7 @@ def backward_kernel(
     in_c = c < C
     n = T
     if HAS_LENGTHS:
-        n = tl.minimum(tl.load(lengths_ptr + b), T).to(tl.int32)
+        n = record_length(lengths_ptr, b, T)
     valid = (t < n)[:, None] & in_c[None, :]
     c_row = c[None, :].to(tl.int64)
     t_row = t[:, None].to(tl.int64)

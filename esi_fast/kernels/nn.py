@@ -52,8 +52,8 @@ class DepthwiseConv1d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if kernel_size < 1:
-            raise ValueError(f"kernel_size={kernel_size} must be at least 1")
+        if not isinstance(kernel_size, int) or kernel_size < 1:
+            raise ValueError(f"kernel_size={kernel_size!r} must be a count of taps")
         if padding is None and kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} is even: give padding explicitly")
         if padding is not None and (not isinstance(padding, int) or padding < 0):
@@ -158,14 +158,23 @@ def _accept_other_grn(
             state_dict[prefix + ours] = saved.flatten()  # torch refuses what is left as it was
 
 
+_CALLED = (
+    ("dwconv", DepthwiseConv1d.forward), ("norm", nn.LayerNorm.forward),
+    ("pwconv1", nn.Linear.forward), ("grn", GRN.forward), ("pwconv2", nn.Linear.forward),
+)  # fmt: skip
+
+
 class ConvNeXtV2Block1d(nn.Module):
     """A ConvNeXt V2 block (Woo et al. 2023, figure 5) on `(B, T, C)`, channels-last throughout.
 
     Depthwise convolution, LayerNorm (eps 1e-6), Linear to 4C, GELU and GRN in one operator, Linear
     to C, drop path, residual. Parameters: `dwconv`, `norm`, `pwconv1`, `grn.gamma`, `grn.beta`,
     `pwconv2`. The linear layers keep PyTorch's initialisation: the model that stacks the blocks
-    draws its own. The submodules hold the parameters and are not called, so hooks on them do not
-    run: what wraps single layers (LoRA, quantisation) must wrap the block.
+    draws its own.
+
+    The operators join the layers, which then hold the parameters and are not called. Where one of
+    them was exchanged, hooked or set otherwise (LoRA, pruning, sharding, another activation), they
+    are called one by one, as they are; with `lengths` the convolution and the GRN must take them.
 
     Args:
         dim: `C`.
@@ -199,6 +208,32 @@ class ConvNeXtV2Block1d(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """`(B, T, C)` -> `(B, T, C)`; `lengths` as in `grn`."""
+        y = self._joined(x, lengths) if self._is_as_made() else self._one_by_one(x, lengths)
+        if self.training and self.drop_path > 0.0:
+            keep = 1.0 - self.drop_path
+            y = y * (y.new_empty(y.shape[0], 1, 1).bernoulli_(keep) / keep)
+        return reference.mask_time(x + y, lengths)
+
+    def _is_as_made(self) -> bool:
+        """Whether calling the layers would do what the operators that join them do."""
+        for name, forward in _CALLED:
+            layer: Any = self._modules[name]
+            if (
+                # A subclass that keeps its parameters otherwise (parametrizations) is as good.
+                type(layer).forward is not forward
+                or layer._forward_hooks or layer._forward_pre_hooks
+                or layer._backward_hooks or layer._backward_pre_hooks
+                or any(value is None for value in layer._parameters.values())
+            ):  # fmt: skip
+                return False
+        dwconv, grn = self.dwconv, self.grn
+        return (
+            dwconv.layout == "BTC"
+            and 2 * dwconv.padding + 1 == dwconv.weight.shape[2]
+            and grn.activation == "gelu"
+        )
+
+    def _joined(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         y = depthwise_conv1d_layer_norm(
             x,
             self.dwconv.weight,
@@ -208,7 +243,7 @@ class ConvNeXtV2Block1d(nn.Module):
             eps=self.norm.eps,
             lengths=lengths,
         )
-        y = gelu_grn_mlp(
+        return gelu_grn_mlp(
             y,
             self.pwconv1.weight,
             self.pwconv1.bias,
@@ -219,7 +254,9 @@ class ConvNeXtV2Block1d(nn.Module):
             eps=self.grn.eps,
             lengths=lengths,
         )
-        if self.training and self.drop_path > 0.0:
-            keep = 1.0 - self.drop_path
-            y = y * (y.new_empty(y.shape[0], 1, 1).bernoulli_(keep) / keep)
-        return reference.mask_time(x + y, lengths)
+
+    def _one_by_one(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        past_the_end = () if lengths is None else (lengths,)
+        y = self.norm(self.dwconv(x, *past_the_end))
+        y = self.grn(self.pwconv1(y), *past_the_end)
+        return self.pwconv2(y)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esi_fast.kernels import reference
-from esi_fast.kernels.nn import ConvNeXtV2Block1d
+from esi_fast.kernels import decompositions
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
 from esi_fast.models.esi import ESI
 
@@ -44,7 +43,10 @@ def encoder_program(model: ESI, *, tokens: bool = False) -> torch.export.Exporte
     encoder = _Encoder(model, tokens).eval()
     # Two records: a batch of one would be taken for a constant.
     ecg_BLT = torch.zeros(2, NUM_LEADS, model.config.num_samples)
-    return torch.export.export(encoder, (ecg_BLT,), dynamic_shapes=_any_batch())
+    program = torch.export.export(encoder, (ecg_BLT,), dynamic_shapes=_any_batch())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+        return program.run_decompositions(decompositions())
 
 
 def export_onnx(model: ESI, path: Path | str, *, tokens: bool = False) -> Path:
@@ -115,7 +117,7 @@ def _metadata(model: ESI) -> dict[str, str]:
 
 
 class _Encoder(nn.Module):
-    """The ECG side of a model, in float32, its blocks in plain operators."""
+    """The ECG side of a model, in float32."""
 
     def __init__(self, model: ESI, tokens: bool) -> None:
         super().__init__()
@@ -123,42 +125,9 @@ class _Encoder(nn.Module):
         rest = (model.text, model.decoder, model.tokenizer, model.text_config)
         self.model = copy.deepcopy(model, {id(part): None for part in rest})
         self.model.float().cpu().requires_grad_(False)
-        for name, block in [*self.model.ecg.named_modules()]:
-            if isinstance(block, ConvNeXtV2Block1d):
-                self.model.ecg.set_submodule(name, _PlainBlock(block))
         self.tokens = tokens
 
     def forward(self, ecg: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         tokens_BTC = self.model.ecg_tokens(ecg)
         embedding_BD = F.normalize(self.model.project_ecg(tokens_BTC), dim=-1)
         return (embedding_BD, tokens_BTC) if self.tokens else embedding_BD
-
-
-class _PlainBlock(nn.Module):
-    """`ConvNeXtV2Block1d` in evaluation, by the specification of its operators."""
-
-    def __init__(self, block: ConvNeXtV2Block1d) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x_BTC: Tensor) -> Tensor:
-        block = self.block
-        y = reference.depthwise_conv1d_layer_norm(
-            x_BTC,
-            block.dwconv.weight,
-            block.dwconv.bias,
-            block.norm.weight,
-            block.norm.bias,
-            eps=block.norm.eps,
-        )
-        y = reference.gelu_grn_mlp(
-            y,
-            block.pwconv1.weight,
-            block.pwconv1.bias,
-            block.grn.gamma,
-            block.grn.beta,
-            block.pwconv2.weight,
-            block.pwconv2.bias,
-            eps=block.grn.eps,
-        )
-        return x_BTC + y

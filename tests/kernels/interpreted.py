@@ -80,5 +80,21 @@ def assert_close(
     )
 
 
+def normalize(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    activation: str,
+    lengths: Tensor | None,
+) -> Tensor:
+    """The reference's GRN of an input or of its GELU, for autograd."""
+    reference = esi_fast.kernels.reference
+    if activation == "none":
+        return reference.grn(x, gamma, beta, eps=eps, lengths=lengths)
+    approximate = "tanh" if activation == "gelu_tanh" else "none"
+    return reference.gelu_grn(x, gamma, beta, eps=eps, lengths=lengths, approximate=approximate)  # type: ignore[arg-type]
+
+
 def gradients(output: Tensor, inputs: list[Tensor], dy: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(output, inputs, dy))

@@ -249,13 +249,20 @@ def test_layer_norm_follows() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.zeros(9, 4)}, r"x must be a floating \(B, T, C\), got torch.float32 .*9, 4"),
+        (
+            {"x": torch.zeros(9, 4)},
+            r"x must be a floating .*, got torch.float32 of shape \(9, 4\)",
+        ),
         ({"x": torch.zeros(2, 9, 4, dtype=torch.int64)}, "got torch.int64"),
+        ({"x": torch.zeros(2, 9, 4, dtype=torch.float8_e5m2)}, "got torch.float8_e5m2"),
         ({"weight": torch.zeros(3, 1, 3)}, r"weight must be \(4, 1, K\) as nn.Conv1d's"),
         ({"weight": torch.zeros(4, 3)}, r"weight must be \(4, 1, K\).*got \(4, 3\)"),
         ({"weight": torch.zeros(())}, r"weight must be \(4, 1, K\).*got \(\)"),
         ({"weight": torch.zeros(4, 1, 0)}, r"weight must be \(4, 1, K\)"),
-        ({"weight": torch.zeros(4, 1, 3).long()}, "weight must be floating, got torch.int64"),
+        (
+            {"weight": torch.zeros(4, 1, 3).long()},
+            "weight must be floating, .* got torch.int64",
+        ),
         ({"weight": torch.zeros(4, 1, 3, device="meta")}, "weight is on meta, x on cpu"),
         ({"x": torch.zeros(9), "layout": "BCT"}, r"x must be a floating \(B, C, T\)"),
         ({"bias": torch.zeros(3)}, r"bias must be \(4,\), got \(3,\)"),

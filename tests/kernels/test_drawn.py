@@ -95,8 +95,12 @@ def signals(draw: st.DrawFn, widths: list[int]) -> tuple[Tensor, Tensor | None, 
     )
     lengths = None
     if draw(st.booleans()):
-        ends = st.lists(st.integers(-2, num_time + 2), min_size=shape[0], max_size=shape[0])
-        lengths = torch.tensor(draw(ends), dtype=draw(st.sampled_from([torch.int32, torch.int64])))
+        integer = draw(st.sampled_from([torch.int32, torch.int64]))
+        end = st.integers(-2, num_time + 2)
+        if integer == torch.int64:  # whose low half is a length
+            end |= st.sampled_from([1 - 2**32, 2**32 + 1])
+        ends = st.lists(end, min_size=shape[0], max_size=shape[0])
+        lengths = torch.tensor(draw(ends), dtype=integer)
     return (
         x,
         lengths,

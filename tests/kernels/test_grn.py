@@ -171,7 +171,10 @@ def test_an_empty_batch() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.zeros(9, 4)}, r"x must be a floating \(B, T, C\), got torch.float32 .*9, 4"),
+        (
+            {"x": torch.zeros(9, 4)},
+            r"x must be a floating .*, got torch.float32 of shape \(9, 4\)",
+        ),
         ({"gamma": torch.zeros(1, 1, 4)}, r"gamma must be \(4,\), got \(1, 1, 4\): flatten it"),
         ({"beta": torch.zeros(3)}, r"beta must be \(4,\), got \(3,\)"),
         ({"lengths": torch.tensor([1])}, r"lengths must be .* of shape \(2,\)"),

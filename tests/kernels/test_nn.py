@@ -49,8 +49,10 @@ def test_modules_refuse_what_they_do_not_know() -> None:
         kernels.nn.DepthwiseConv1d(6, 3, layout="NCL")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="padding='same' must be a count"):
         kernels.nn.DepthwiseConv1d(6, 3, padding="same")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="kernel_size=0 must be at least 1"):
+    with pytest.raises(ValueError, match="kernel_size=0 must be a count of taps"):
         kernels.nn.DepthwiseConv1d(6, 0)
+    with pytest.raises(ValueError, match=r"kernel_size=\(7,\) must be a count of taps"):
+        kernels.nn.DepthwiseConv1d(6, (7,))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("names", [("gamma", "beta"), ("weight", "bias")])

@@ -112,7 +112,8 @@ def depthwise_conv1d_backward(
         dx = dense(dx, is_channels_first(x_BTC))
     if need[1]:
         _, dweight_image = _image_gradients(dy, x, weight.to(acc), padding, False)
-        dweight = dweight_image.squeeze(2).to(weight.dtype).contiguous()
+        # Anew from the flat view: torch takes any stride of an axis of one for contiguous.
+        dweight = dweight_image.to(weight.dtype).reshape(-1).view(weight.shape)
     if need[2]:
         dbias = dy.sum((0, 1)).to(bias_dtype)
     return dx, dweight, dbias

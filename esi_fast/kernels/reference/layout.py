@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Layout = Literal["BTC", "BCT"]
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -26,9 +27,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 def autocast_input(x: Tensor) -> Tensor:
     """`x` as autocast hands it to a convolution or linear layer; float64 stays what it is."""
-    cast = autocast_dtype(x)
-    wanted = cast is not None and x.is_floating_point() and x.dtype != torch.float64
-    return x.to(cast) if wanted else x
+    # What is no tensor goes on to the operator, which refuses it by its name.
+    if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64:
+        cast = autocast_dtype(x)
+        return x if cast is None else x.to(cast)
+    return x
 
 
 def no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
@@ -47,8 +50,8 @@ def check_layout(layout: str) -> None:
 def as_btc(x: Tensor, layout: Layout) -> Tensor:
     """The `(B, T, C)` view of `x`; raises ValueError for an unknown layout or too few axes."""
     check_layout(layout)
-    if layout == "BTC":
-        return x
+    if layout == "BTC" or not isinstance(x, Tensor):
+        return x  # what is no tensor the operator refuses by its name
     if x.ndim != 3:
         raise ValueError(f"x must be a floating (B, C, T), got shape {tuple(x.shape)}")
     return x.transpose(1, 2)
@@ -83,17 +86,18 @@ def mask_time(x_BTC: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def check_signal(x_BTC: Tensor) -> None:
-    """Raises ValueError unless `x_BTC` is a floating `(B, T, C)`."""
-    if x_BTC.ndim != 3 or not x_BTC.is_floating_point():
+    """Raises ValueError unless `x_BTC` is a `(B, T, C)` of one of `DTYPES`."""
+    if x_BTC.ndim != 3 or x_BTC.dtype not in DTYPES:
         raise ValueError(
-            f"x must be a floating (B, T, C), got {x_BTC.dtype} of shape {tuple(x_BTC.shape)}"
+            f"x must be a floating (B, T, C) of 16 to 64 bits, got {x_BTC.dtype} "
+            f"of shape {tuple(x_BTC.shape)}"
         )
 
 
 def check_parameter(
     x: Tensor, name: str, parameter: Tensor, shape: tuple[int, ...], like_x: bool = False
 ) -> None:
-    """Raises ValueError unless it is floating, of this shape and on the device of `x`.
+    """Raises ValueError unless it is of one of `DTYPES`, of this shape and on the device of `x`.
 
     Args:
         x: the signal.
@@ -109,16 +113,14 @@ def check_parameter(
         raise ValueError(f"{name} is on {parameter.device}, x on {x.device}: move it there")
     if like_x and parameter.dtype != x.dtype:
         raise ValueError(f"{name} is {parameter.dtype}, x {x.dtype}: cast one of them")
-    if not parameter.is_floating_point():
-        raise ValueError(f"{name} must be floating, got {parameter.dtype}")
+    if parameter.dtype not in DTYPES:
+        raise ValueError(f"{name} must be floating, of 16 to 64 bits, got {parameter.dtype}")
 
 
 def check_lengths(x_BTC: Tensor, lengths: Tensor | None) -> None:
     """Raises ValueError unless `lengths` is None or an integer `(B,)` on the device of `x_BTC`."""
     if lengths is None:
         return
-    if not isinstance(lengths, Tensor):
-        raise ValueError(f"lengths must be a tensor, got {type(lengths).__name__}")
     if lengths.shape != x_BTC.shape[:1] or lengths.dtype not in (torch.int32, torch.int64):
         raise ValueError(
             f"lengths must be int32 or int64 of shape ({x_BTC.shape[0]},), "

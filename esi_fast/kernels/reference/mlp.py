@@ -19,6 +19,7 @@ from esi_fast.kernels.reference.normalization import (
     Approximate,
     activation_of,
     check_activation,
+    gelu_grn,
     grn_backward_with_output,
     grn_forward,
 )
@@ -136,6 +137,6 @@ def gelu_grn_mlp(
     """The specification of `esi_fast.kernels.gelu_grn_mlp`, with the same arguments."""
     activation = activation_of(approximate)
     check_gelu_grn_mlp(x, weight1, bias1, gamma, beta, weight2, bias2, eps, activation, lengths)
-    return gelu_grn_mlp_forward(
-        x, weight1, bias1, gamma, beta, weight2, bias2, eps, activation, lengths
-    )[0]
+    hidden = F.linear(mask_time(x, lengths), weight1, bias1)
+    y = gelu_grn(hidden, gamma, beta, eps=eps, lengths=lengths, approximate=approximate)
+    return mask_time(F.linear(y, weight2, bias2), lengths)

@@ -86,13 +86,6 @@ def grn_gradients(norm_BC: Tensor, sum_dy_a_BC: Tensor, gamma: Tensor, eps: floa
     return GRNGradients(1 + gamma * unit, ratio, (sum_dy_a_BC * unit).sum(0))
 
 
-def _norms_over_time(a_BTC: Tensor) -> Tensor:
-    """Euclidean norm of every channel of every record, (B, C)."""
-    if a_BTC.requires_grad:
-        return torch.linalg.vector_norm(a_BTC, dim=1)  # its gradient at 0 is 0, a root's is none
-    return (a_BTC * a_BTC).sum(1).sqrt_()  # 5 to 10 times as fast on a CPU
-
-
 def grn_forward(
     x_BTC: Tensor,
     gamma: Tensor,
@@ -102,11 +95,24 @@ def grn_forward(
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """GRN of the activated input -> `y` like `x_BTC`, and the norms (B, C) for the backward."""
-    acc = compute_dtype(x_BTC)
-    a = activate(mask_time(x_BTC, lengths).to(acc), activation)
-    norm = _norms_over_time(a)
-    y = (a * grn_scale(norm, gamma, eps).unsqueeze(1)).add_(beta.to(acc))
-    return dense(mask_time(y, lengths).to(x_BTC.dtype), is_channels_first(x_BTC)), norm
+    a = activate(mask_time(x_BTC, lengths).to(compute_dtype(x_BTC)), activation)
+    norm = (a * a).sum(1).sqrt()  # 5 to 10 times as fast on a CPU as `vector_norm`
+    return _normalized(x_BTC, a, norm, gamma, beta, eps, lengths), norm
+
+
+def _normalized(
+    x_BTC: Tensor,
+    a_BTC: Tensor,
+    norm_BC: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    lengths: Tensor | None,
+) -> Tensor:
+    """The output for an input, its activation and its norms."""
+    scale = grn_scale(norm_BC, gamma, eps).unsqueeze(1)
+    y = torch.addcmul(beta.to(a_BTC.dtype), a_BTC, scale)
+    return dense(mask_time(y, lengths).to(x_BTC.dtype), is_channels_first(x_BTC))
 
 
 def grn_backward(
@@ -151,7 +157,7 @@ def grn_backward_with_output(
     dx = torch.mul(a, gradients.ratio.unsqueeze(1), out=product).add_(dy * scale)
     y = None
     if beta is not None:
-        y = mask_time((a * scale).add_(beta.to(acc)), lengths).to(x_BTC.dtype)
+        y = mask_time(torch.addcmul(beta.to(acc), a, scale), lengths).to(x_BTC.dtype)
     if activation != "none":
         approximate = "tanh" if activation == "gelu_tanh" else "none"
         dx = torch.ops.aten.gelu_backward(dx, x, approximate=approximate)
@@ -163,8 +169,21 @@ def grn(
     x: Tensor, gamma: Tensor, beta: Tensor, *, eps: float = 1e-6, lengths: Tensor | None = None
 ) -> Tensor:
     """The specification of `esi_fast.kernels.grn`, with the same arguments."""
-    check_grn(x, gamma, beta, eps, "none", lengths)
-    return grn_forward(x, gamma, beta, eps, "none", lengths)[0]
+    return _specification(x, gamma, beta, eps, "none", lengths)
+
+
+def _specification(
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    eps: float,
+    activation: Activation,
+    lengths: Tensor | None,
+) -> Tensor:
+    check_grn(x, gamma, beta, eps, activation, lengths)
+    a = activate(mask_time(x, lengths).to(compute_dtype(x)), activation)
+    norm = torch.linalg.vector_norm(a, dim=1)  # its gradient at 0 is 0, a root's is none
+    return _normalized(x, a, norm, gamma, beta, eps, lengths)
 
 
 def gelu_grn(
@@ -177,6 +196,4 @@ def gelu_grn(
     approximate: Approximate = "none",
 ) -> Tensor:
     """The specification of `esi_fast.kernels.gelu_grn`, with the same arguments."""
-    activation = activation_of(approximate)
-    check_grn(x, gamma, beta, eps, activation, lengths)
-    return grn_forward(x, gamma, beta, eps, activation, lengths)[0]
+    return _specification(x, gamma, beta, eps, activation_of(approximate), lengths)
