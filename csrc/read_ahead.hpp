@@ -52,7 +52,7 @@ class ReadAhead {
   void advance() {
     if (!started_.load(std::memory_order_relaxed)) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    advanced_.notify_one();
+    advanced_.notify_all();  // each waits for an index of its own
   }
 
  private:

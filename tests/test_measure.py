@@ -62,6 +62,20 @@ def test_rr_intervals_of_real_recordings_agree_with_lead_ii(mimic_like: Measured
     assert np.mean(close) >= 0.96
 
 
+def test_waves_of_real_recordings_do_not_overlap(mimic_like: Measured) -> None:
+    num_seen = 0
+    for _, _, found in mimic_like:
+        for table in found.fiducials.values():
+            for earlier, later in (("p_end", "qrs_onset"), ("qrs_end", "t_onset")):
+                one, other = table[earlier], table[later]
+                seen = (one >= 0) & (other >= 0)
+                assert (one <= other)[seen].all()
+                num_seen += seen.sum()
+            seen = (table["t_onset"] >= 0) & (table["t_peak"] >= 0)
+            assert (table["t_onset"] <= table["t_peak"])[seen].all()
+    assert num_seen > 5000
+
+
 def test_normal_recordings_have_normal_intervals(mimic_like: Measured) -> None:
     normal = [found for _, report, found in mimic_like if "Normal ECG" in report]
     assert len(normal) > 60

@@ -215,3 +215,16 @@ def test_values_have_a_reason_or_a_number() -> None:
             assert machine.get(name, math.nan) == pytest.approx(
                 getattr(m, name), abs=1, nan_ok=True
             ), name
+
+
+def test_padding_is_no_gap() -> None:
+    for record in simulate(6, seed=3):
+        short = record.signal[:, :2500]
+        padded = np.pad(short, ((0, 0), (0, 2500)), constant_values=np.nan)
+        alone, found = measure(short, FS), measure(padded, FS)
+        assert alone.num_beats >= 3
+        assert found.measured() == alone.measured()
+        assert found.lead_quality == alone.lead_quality
+        for lead, table in alone.fiducials.items():
+            for name, marks in table.items():
+                assert np.array_equal(marks, found.fiducials[lead][name])

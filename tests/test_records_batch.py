@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from wfdb_files import MIMIC_ORDER, assert_as_wfdb, samples, write_record
 
 from benchmarks.record_files import evict, resident_share
 from esi_fast.leads import STANDARD_LEADS
+from esi_fast.signal import record_batch
 from esi_fast.signal.record_batch import read_records
 from esi_fast.signal.records import read_record
 from esi_fast.signal.resample import resample
@@ -381,3 +383,24 @@ def test_paths_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"give a sequence of names, \['II'\]"):
         read_record(good, leads="II")
     assert read_record(good, leads=["avr", "v1"]).leads == ("aVR", "V1")
+
+
+def test_what_goes_through_wfdb_is_let_go_of_once_it_is_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stems = [write_record(tmp_path / f"r{n}", samples(300), length="300") for n in range(6)]
+    for stem in stems:  # a lead that is none of the twelve: the core hands the record on
+        header = stem.with_suffix(".hea")
+        header.write_text(header.read_text().replace(" aVR\n", " X\n"))
+    held = []
+    place = record_batch._Batch._place
+
+    def counted(self: record_batch._Batch, *rest: Any) -> None:
+        held.append(len(self.through_wfdb))
+        place(self, *rest)
+
+    monkeypatch.setattr(record_batch._Batch, "_place", counted)
+    batch = read_records(stems, fs=500, duration=0.6, required_leads=("I", "II"))
+    assert batch.status == ("lacks leads: aVR",) * 6
+    assert held == [1] * 6
+    assert np.isfinite(batch.signal[:, 0]).all()

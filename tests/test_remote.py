@@ -126,7 +126,7 @@ def test_sampled_texts_depend_on_seed_epoch_and_row(built: Path, urls: str) -> N
 
 
 def test_a_stream_is_described_by_its_first_sample(urls: str) -> None:
-    assert describe_stream([urls]) == (500.0, 1000)
+    assert describe_stream([urls]) == describe_stream(urls) == (500.0, 1000)
     with pytest.raises((ValueError, OSError)):
         describe_stream(["pipe:false"])
 

@@ -27,6 +27,7 @@ from shard_tree import (
 
 from esi_fast.data.shard_set import ShardSet
 from esi_fast.leads import STANDARD_LEADS
+from esi_fast.signal.simulate import simulate
 
 ONE_SPLIT = SETTINGS | {"val_fraction": 0.0, "test_fraction": 0.0}
 
@@ -121,6 +122,27 @@ def test_lengths_are_cropped_and_padded(lengths: Tree, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ecg_in(samples["k002"]), whole[2][:, start : start + 1000])
         durations = [json.loads(samples[f"k00{n}"]["json"])["source_duration"] for n in range(3)]
         assert durations == [2.0, 1.5, 3.0]
+
+
+def test_padding_is_neither_measured_nor_judged(tmp_path: Path) -> None:
+    """A record of 5 s in samples of 20 s has the values and flags that it has in samples of 5 s."""
+    ecg = next(simulate(1, seed=4)).signal[:, :2500].copy()
+    ecg += 2 * np.sin(2 * np.pi * 0.3 * np.arange(2500) / 500, dtype=np.float32)  # wander
+    ecg[3] = 0  # and aVR is flat, against the equations of the limb leads
+    write_record(tmp_path / "rec", np.rint(200 * ecg).astype(np.int16))
+    tree = Tree(tmp_path, [entry_of(tmp_path / "rec", 0)])
+    metas = []
+    for duration in (5.0, 20.0):
+        out = tmp_path / f"{duration:g}"
+        build(tree, out, **(ONE_SPLIT | {"duration": duration, "measure": True}))
+        (sample,) = samples_in(out).values()
+        metas.append(json.loads(sample["json"]))
+    alone, padded = metas
+    assert {"qrs", "heart_rate", "num_beats"} <= set(alone["measurements"])
+    assert padded["measurements"] == alone["measurements"]
+    assert padded["quality"].pop("missing") == dict.fromkeys(STANDARD_LEADS, 0.75)
+    assert {"wander", "limb_leads", "flat"} <= set(alone["quality"])
+    assert padded["quality"] == alone["quality"]
 
 
 def test_lengths_are_rejected_if_asked_for(lengths: Tree, tmp_path: Path) -> None:

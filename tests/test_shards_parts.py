@@ -103,11 +103,12 @@ def test_a_merge_that_was_cut_short_is_begun_again(
         merge_parts(parts, merged)
 
 
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOSYS])
 def test_other_file_systems_get_copies(
-    tree: Tree, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Tree, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def elsewhere(source: Path, target: Path) -> None:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", elsewhere)
     merge_parts(parts_of(tree, tmp_path, 2), tmp_path / "merged")

@@ -262,6 +262,10 @@ def test_a_catalogue_that_has_shrunk_is_refused(tmp_path: Path) -> None:
     build(tree, out, resume=True, **settings)
     with pytest.raises(ValueError, match=r"the catalogue has changed since .* was built"):
         build(fewer, out, resume=True, **settings)
+    later = replace(tree.entries[1], ecg_time="2150-01-01 00:00:00")
+    other = Tree(tree.root, [tree.entries[0], later, *tree.entries[2:]])
+    with pytest.raises(ValueError, match=r"the catalogue has changed since .* was built"):
+        build(other, out, resume=True, **settings)
     assert build(tree, out, resume=True, **settings).resumed == 5
     (out / "train-000002.tar").unlink()
     with pytest.raises(ValueError, match=r"train-000002\.tar or its index is not as it was built"):

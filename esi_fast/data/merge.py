@@ -121,6 +121,10 @@ def _check_out(out: Path, folders: list[tuple[Path, dict[str, Any]]]) -> None:
         raise FileExistsError(f"{out} is not empty: choose another folder")
 
 
+# Another disk, or a file system without hard links; FUSE's say ENOSYS.
+_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+
+
 def _place(source: Path, target: Path) -> None:
     if target.exists() and target.samefile(source):
         return
@@ -129,7 +133,7 @@ def _place(source: Path, target: Path) -> None:
     try:
         os.link(source, partial)
     except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+        if error.errno not in _NO_LINKS:
             raise
         with source.open("rb") as original, naming(partial), partial.open("wb") as copy:
             shutil.copyfileobj(original, copy, 1 << 20)

@@ -67,8 +67,9 @@ class PlannedShard:
         sha = hashlib.sha256()
         for planned in self.records:
             entry = planned.entry
-            said = (entry.key, entry.subject_id, entry.study_id, str(entry.age), str(entry.sex),
-                    str(planned.problem), *entry.statements, *entry.measurements)  # fmt: skip
+            said = (entry.key, entry.subject_id, entry.study_id, str(entry.ecg_time),
+                    str(entry.age), str(entry.sex), str(planned.problem), *entry.statements,
+                    *entry.measurements)  # fmt: skip
             # Separated and counted: no other texts give the same bytes.
             lengths = ",".join(str(len(text)) for text in said)
             sha.update("\0".join((lengths, *said, "")).encode(errors="surrogatepass"))

@@ -45,7 +45,7 @@ class RemoteState(TypedDict):
     samples: int
 
 
-def describe_stream(urls: Sequence[str], *, skip: bool = False) -> tuple[float, int]:
+def describe_stream(urls: str | Sequence[str], *, skip: bool = False) -> tuple[float, int]:
     """Sampling rate (Hz) and samples per lead of what is streamed, by its first sample.
 
     With ``skip``, of the first shard that gives one.
@@ -149,7 +149,7 @@ class RemoteLoader:
             raise ValueError(f"sentence_sampling is {sentence_sampling}, not in 0..1")
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}, it must be 'raise' or 'skip'")
-        self._urls = expand_urls([urls] if isinstance(urls, str) else urls)
+        self._urls = expand_urls(urls)
         self._tokenize, self._sentence_sampling = tokenize, sentence_sampling
         self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
         self._num_batches = samples_per_epoch // (batch_size * world_size)

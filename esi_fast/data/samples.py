@@ -22,7 +22,7 @@ from esi_fast.data.shard_index import MISSING, SATURATED
 from esi_fast.data.token_count import TokenCounter
 from esi_fast.leads import NUM_LEADS, STANDARD_LEADS, canonical_lead
 from esi_fast.signal.catalogue import Catalogue, CatalogueEntry
-from esi_fast.signal.quality import assess_records
+from esi_fast.signal.quality import QualityFlags, assess_records
 from esi_fast.signal.record_batch import RecordBatch, read_records
 
 _Description = tuple[dict[str, Any], str | None]  # the json's content, the caption
@@ -149,7 +149,7 @@ class SampleMaker:
         ecg = np.empty((0, NUM_LEADS, self.settings.num_samples), np.int16)
         if entries:
             ecg, recordings = self._read(entries)
-            flags = assess_records(ecg, self.settings.fs)
+            flags = self._assessed(ecg, recordings)
             measured = self._measured(ecg)
             for row, (entry, recording) in enumerate(zip(entries, recordings, strict=True)):
                 outcomes.append(
@@ -170,6 +170,28 @@ class SampleMaker:
             captions=[caption for _, caption in described],
             rejected=[(entry, why) for entry, why in reasons if isinstance(why, Rejection)],
         )
+
+    def _assessed(
+        self, ecg: NDArray[np.int16], recordings: Sequence[_Recording]
+    ) -> list[QualityFlags]:
+        """Flags of what was recorded; only the missing samples are counted with the padding."""
+        num_samples = ecg.shape[2]
+        spans = np.array([num_samples + min(0, self._num_extra(one)) for one in recordings])
+        flags: list[QualityFlags] = [{} for _ in recordings]
+        for span in np.unique(spans):
+            rows = np.flatnonzero(spans == span)
+            whole = len(rows) == len(ecg) and span == num_samples
+            recorded = ecg if whole else ecg[rows, :, : max(1, span)]
+            found = assess_records(recorded, self.settings.fs)
+            for row, one in zip(rows, found, strict=True):
+                flags[row] = one
+                if span < num_samples:
+                    missing = one.get("missing", {})
+                    one["missing"] = {
+                        lead: round(1 - (1 - missing.get(lead, 0)) * span / num_samples, 6)
+                        for lead in STANDARD_LEADS
+                    }
+        return flags
 
     def _measured(self, ecg: NDArray[np.int16]) -> list[dict[str, float]]:
         """What each record measures; nothing where the build does not measure."""

@@ -14,7 +14,7 @@ Longer = Literal["start", "center", "reject"]
 Shorter = Literal["pad", "reject"]
 # What can be kept of that which is rejected by default: there is a signal to keep.
 KEEPABLE = ("checksum", "leads")
-MAX_SAMPLES = 100_000_000  # a lead: more than two weeks at the rates of ECGs
+MAX_SAMPLES = 80_000_000  # a lead: twelve of them are below the 2 GiB that the index can count
 
 
 @dataclass(frozen=True, slots=True)

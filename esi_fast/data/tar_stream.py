@@ -55,8 +55,8 @@ def is_remote(url: str) -> bool:
     return re.match(r"pipe:|[A-Za-z][A-Za-z0-9+.-]*://", url) is not None
 
 
-def expand_urls(urls: Sequence[str]) -> list[str]:
-    """The URLs with braces expanded, and rewritten by GOPEN_REWRITE as webdataset does.
+def expand_urls(urls: str | Sequence[str]) -> list[str]:
+    """One URL or several with braces expanded, rewritten by GOPEN_REWRITE as webdataset does.
 
     Raises:
         ValueError: there is none, one occurs twice, or nothing here opens its scheme.
@@ -65,6 +65,7 @@ def expand_urls(urls: Sequence[str]) -> list[str]:
     from webdataset.gopen import gopen_schemes, rewrite_url
     from webdataset.shardlists import braceexpand
 
+    urls = [urls] if isinstance(urls, str) else urls
     expanded = [rewrite_url(one) for url in urls for one in braceexpand.braceexpand(url)]
     if not expanded or len(set(expanded)) < len(expanded):
         raise ValueError(f"shards must be named, each once: {', '.join(expanded) or 'none given'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,8 +39,10 @@ def _forget_stale_code() -> None:
     folder = Path(__file__).parent
     newest = max((folder / f"{name}.py").stat().st_mtime_ns for name in _COMPILED)
     for path in (folder / "__pycache__").glob("*.nb[ci]"):
-        if path.stat().st_mtime_ns < newest:
-            path.unlink(missing_ok=True)
+        # Another process may be first; where nothing can be removed, numba keeps code elsewhere.
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime_ns < newest:
+                path.unlink()
 
 
 _forget_stale_code()

@@ -49,6 +49,7 @@ from esi_fast.signal.marking import (
     T_END,
     T_ONSET,
     T_PEAK,
+    keep_apart,
     mark_p,
     mark_qrs,
     mark_t,
@@ -264,6 +265,7 @@ def delineate(signal: FloatArray, fs: float, settings: Settings) -> Delineation:
             rows = (P_ONSET, P_PEAK, P_END)
             place(marks, rows, j, start, (p_onset, p_peak, p_end), num_samples, usable, num_samples)
             place_common(common, rows, j, start, p, num_samples)
+    keep_apart(marks)
     return Delineation(
         aligned, group, common, marks, extra_p[:num_extra], spikes, dominant, median, before,
         median_marks, level, missing, span, usable, p_alike, is_flutter,

@@ -183,6 +183,22 @@ def place(
 
 
 @compiled
+def keep_apart(marks: Indices) -> None:
+    """Of each lead and beat: P ends before QRS begins, T begins after QRS ends.
+
+    Waves are marked each on its own; where they meet, QRS, which is the steepest, is right.
+    """
+    for lead in range(marks.shape[1]):
+        for beat in range(marks.shape[2]):
+            qrs_onset, qrs_end = marks[QRS_ONSET, lead, beat], marks[QRS_END, lead, beat]
+            if qrs_onset >= 0 and marks[P_END, lead, beat] > qrs_onset:
+                marks[P_END, lead, beat] = max(qrs_onset, marks[P_PEAK, lead, beat])
+            t_onset = marks[T_ONSET, lead, beat]
+            if t_onset >= 0 and t_onset < qrs_end:
+                marks[T_ONSET, lead, beat] = min(qrs_end, marks[T_PEAK, lead, beat])
+
+
+@compiled
 def place_common(
     common: Indices, rows: tuple[int, int, int], beat: int, start: int,
     found: tuple[float, float, float], num_samples: int,

@@ -39,7 +39,8 @@ def measure(signal: NDArray[np.floating], fs: float) -> Measurements:
     """Measure one record.
 
     Args:
-        signal: (12, T), leads in standard order, mV, NaN where samples are missing.
+        signal: (12, T), leads in standard order, mV, NaN where samples are missing. Where all leads
+            are missing at the end, the record ends there.
         fs: sampling rate, Hz; 100 and more, where widths matter. Below 250 no pacing spikes are
             sought.
 
@@ -91,13 +92,23 @@ def measure_records(signal: Signal, fs: float, *, threads: int = 1) -> list[Meas
 
 
 def _measure(record: NDArray[np.float32] | NDArray[np.int16], fs: float) -> Measurements:
+    signal = record.astype(np.float32, copy=False)
     if record.dtype == np.int16:
-        missing = record == MISSING_INT16
-        record = record.astype(np.float32) / np.float32(1000)
-        record[missing] = np.nan
+        signal = signal / np.float32(1000)
+        signal[record == MISSING_INT16] = np.nan
+    signal = signal[:, : _recorded(signal)]
     # numba compiles anew for what is read-only or has strides of its own.
-    found = delineate(np.require(record, requirements=["C", "W"]), fs, SETTINGS)
-    return _report(found, fs, record.shape[1])
+    found = delineate(np.require(signal, requirements=["C", "W"]), fs, SETTINGS)
+    return _report(found, fs, signal.shape[1])
+
+
+def _recorded(signal: NDArray[np.float32]) -> int:
+    """Samples until the last that any lead has: what pads a short recording is no gap in it."""
+    num_samples: int = signal.shape[1]
+    if not np.isnan(signal[:, -1]).all():
+        return num_samples
+    present = np.flatnonzero(~np.isnan(signal).all(axis=0))
+    return int(present[-1]) + 1 if len(present) else num_samples
 
 
 def _report(found: Delineation, fs: float, num_samples: int) -> Measurements:

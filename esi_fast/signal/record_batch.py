@@ -84,7 +84,8 @@ def read_records(
     (see :func:`~esi_fast.signal.resample.resample`) and then cropped, or padded with missing
     samples at its end. The result does not depend on ``threads``. Where files come from a disk and
     not from the page cache, 16 to 32 reads are kept in flight; beyond the result, memory is a few
-    records a thread.
+    records a thread. What the core hands on to ``wfdb``, and records that lack leads, are read one
+    after another; without ``fs`` and ``duration`` they are held until all headers are read.
 
     Args:
         paths: records, with or without ``.hea``.
@@ -321,13 +322,20 @@ class _Batch:
 
         blank = 0 if options.nan_policy == "zero" else _missing(out.dtype)
         out[[status != "ok" for status in self.status]] = blank
+        for index in list(self.through_wfdb):  # read while probing
+            self._place(index, out[index], fs)
         for index, result in self._resolved(self.native(), call):
             self._take(index, result)
-        for index, record in list(self.through_wfdb.items()):
-            try:
-                self.clipped[index] = _place(record, fs, options, out[index])
-            except ValueError as error:  # a rate that cannot be had
-                self.fail(index, "format", str(error))
+            if index in self.through_wfdb:
+                self._place(index, out[index], fs)
+
+    def _place(self, index: int, row: npt.NDArray[np.generic], fs: float) -> None:
+        """Write a record read through wfdb into its row, and let go of it."""
+        try:
+            record = self.through_wfdb.pop(index)
+            self.clipped[index] = _write(record, fs, self.options, row)
+        except ValueError as error:  # a rate that cannot be had
+            self.fail(index, "format", str(error))
 
     def _take(self, index: int, result: _core.RecordResult) -> None:
         status = result.status
@@ -371,7 +379,7 @@ def _missing(dtype: np.dtype[np.generic]) -> float:
     return MISSING_INT16 if dtype == np.int16 else float("nan")
 
 
-def _place(record: ECGRecord, fs: float, options: _Options, row: npt.NDArray[np.generic]) -> bool:
+def _write(record: ECGRecord, fs: float, options: _Options, row: npt.NDArray[np.generic]) -> bool:
     """Write a record read through wfdb into its row of a batch; True if it was clipped."""
     signal = resample(record.signal, record.fs, fs, options.quality, options.nan_policy)
     signal = signal[:, : row.shape[1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -65,9 +66,7 @@ def write_tree(
         raise ValueError(f"seed is {seed}; it must be 0 or more")
     if out.exists():
         raise FileExistsError(f"{out} exists: choose another --out or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    if partial.exists():
-        shutil.rmtree(partial)
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}")  # two runs may choose one name
     try:
         partial.mkdir(parents=True)
         records = simulate(num_records, seed=seed, fs=fs, duration=duration)
