@@ -27,7 +27,8 @@ class Comparison:
 
     Attributes:
         pipeline, ours, rival: what is done, and by whom.
-        num_compared: records on which both gave the same result before any was timed.
+        num_compared: records on which both gave the same result before any was timed; 0 where
+            nothing was compared.
         clock: ``"cpu"`` (of the whole process; the median of the rounds counts), ``"thread"`` (CPU
             of the calling thread alone; the median) or ``"wall"`` (for threads and disks; the best
             round counts).

@@ -168,7 +168,7 @@ def _main_thread(
     workers = torch.utils.data.DataLoader(
         webdataset_pipe(urls), batch_size=None, num_workers=2, persistent_workers=True
     )
-    row.num_compared = sum(1 for _ in workers) * BATCH_SIZE
+    _exhaust(workers, names)  # whose processes start
     time_in_turn(row, partial(_exhaust, loader), partial(_exhaust, workers), [names],
                  size.num_rounds)  # fmt: skip
     return row

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.comparison import Comparison, time_in_turn
-from benchmarks.ludb_marks import mark_with_neurokit, mark_with_xqrs
+from benchmarks.ludb_marks import Marks, mark_with_neurokit, mark_with_xqrs
 from esi_fast.data.settings import BuildSettings
+from esi_fast.data.shard_set import ShardSet
 from esi_fast.data.shards import write_shards
+from esi_fast.signal.catalogue import Catalogue
 from esi_fast.signal.catalogues import open_catalogue
 from esi_fast.signal.measure import measure_records
 from esi_fast.signal.record_batch import read_records
@@ -80,7 +82,8 @@ def measure(
         progress: called with the rows done and their number.
 
     Raises:
-        ValueError: a rival finds other beats in lead II than ours.
+        ValueError: a rival finds the same beats as ours in no record, or the build measures
+            otherwise.
     """
     records = np.stack([record.signal for record in simulate(size.num_records, seed=3)])
     jobs = [
@@ -97,10 +100,20 @@ def measure(
     return rows
 
 
-def _rival(signal: npt.NDArray[np.float32], who: str) -> object:
+def _rival(signal: npt.NDArray[np.float32], who: str) -> dict[str, Marks]:
     if who == "wfdb xqrs":
         return mark_with_xqrs(signal, FS)
     return mark_with_neurokit(signal, FS, who.partition(" ")[2])
+
+
+def _same_beats(record: npt.NDArray[np.float32], who: str) -> bool:
+    """Whether lead II has as many beats for both, each within 50 ms."""
+    ours = measure_records(record[None], FS)[0].fiducials["II"]["r_peak"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = _rival(record, who)["II"]["r_peak"]
+    ours = ours[ours >= 0]
+    return len(ours) == len(theirs) and bool((np.abs(ours - theirs) <= 0.05 * FS).all())
 
 
 def _against(
@@ -111,7 +124,9 @@ def _against(
     row = Comparison("measure, 500 Hz, 10 s", "measure_records", who, bar=bar, aim=aim, note=note)
     measure_records(records, FS)
     many = np.concatenate([records] * size.num_repeats)
-    row.num_compared = len(records)
+    row.num_compared = sum(_same_beats(one, who) for one in records)
+    if not row.num_compared:
+        raise ValueError(f"{who} finds other beats than measure_records in every record")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Ours takes so little time that it does the records many times over for one of the rival.
@@ -135,18 +150,19 @@ def _within_a_build(folder: Path, size: Size) -> Comparison:
     row = Comparison(
         "build with measuring", "write_shards", "without, and measure_records", bar=0.83,
         note="1 is no cost of its own; the bar is 1.2 times as long",
-        num_compared=len(paths),
     )  # fmt: skip
 
     def build(out: Path, *, with_measuring: bool) -> None:
         shutil.rmtree(out, ignore_errors=True)
-        write_shards(open_catalogue(tree), out, BuildSettings(measure=with_measuring), workers=1)
+        settings = BuildSettings(measure=with_measuring, val_fraction=0.0, test_fraction=0.0)
+        write_shards(open_catalogue(tree), out, settings, workers=1)
 
     def apart(_: Sequence[str]) -> None:
         build(folder / "apart", with_measuring=False)
         measure_records(signal, FS)
 
     build(folder / "together", with_measuring=True)
+    row.num_compared = _compare(folder / "together", catalogue, signal)
     time_in_turn(
         row,
         lambda _: build(folder / "together", with_measuring=True),
@@ -155,6 +171,24 @@ def _within_a_build(folder: Path, size: Size) -> Comparison:
         size.num_rounds,
     )
     return row
+
+
+def _compare(shards: Path, catalogue: Catalogue, signal: npt.NDArray[np.int16]) -> int:
+    """Number of records, in each of which the build counted the beats that we measure.
+
+    Raises:
+        ValueError: a record has others.
+    """
+    found = measure_records(signal, FS)
+    expected = {entry.key: one.num_beats for entry, one in zip(catalogue, found, strict=True)}
+    built = ShardSet(shards)
+    for row in range(len(built)):
+        key, num_beats = built.key(row), built.read_meta(row)["measurements"]["num_beats"]
+        if num_beats != expected.pop(key):
+            raise ValueError(f"{key} has {num_beats:g} beats in the shards and others beside them")
+    if expected:
+        raise ValueError(f"{len(expected)} records are not in the shards")
+    return len(built)
 
 
 def _nothing(_: Sequence[str]) -> None:

@@ -297,7 +297,6 @@ def _many(folder: Path, size: Size) -> list[Comparison]:
             times.append(one.ours_us)
         pair = times[-2:] if number % 2 else times[-2:][::-1]
         row.rounds.append((pair[0], pair[1]))
-    row.num_compared = size.num_many
     return [row]
 
 

@@ -38,7 +38,8 @@ def test_the_table_of_shards_is_whole(tmp_path: Path) -> None:
         ("build, 100 Hz, time a record", "among 400", "0.87", "0.952"),
     ]
     for row in rows:
-        assert int(row["num_compared"]) > 0
+        # The last two builds are of different trees.
+        assert (int(row["num_compared"]) > 0) == (row["ours"] != "among 400")
         assert int(row["num_rounds"]) >= 2
         assert float(row["ours_us_per_record"]) > 0
 
@@ -52,7 +53,9 @@ def test_the_table_of_the_loader_is_whole(tmp_path: Path) -> None:
         ("webdataset in DataLoader, 2 workers", "3", ""),
     ]
     for row in rows:
-        assert int(row["num_compared"]) == loader_speed.QUICK.num_records
+        # Two workers give the batches of the other rows in another order.
+        compared = 0 if "workers" in row["rival"] else loader_speed.QUICK.num_records
+        assert int(row["num_compared"]) == compared
         assert float(row["ours_us_per_record"]) > 0
 
 
