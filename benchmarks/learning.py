@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from esi_fast.data.shard_set import ShardSet
+from esi_fast.data.signals import fit_signals
 from esi_fast.evaluation.retrieval import recall_at
-from esi_fast.evaluation.signals import fit_signals
 from esi_fast.models.esi import ESI
 
 PACKAGES = ("torch", "transformers", "deepspeed")

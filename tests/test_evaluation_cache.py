@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from evaluation_fakes import PlantedModel, planted_dataset, planted_split
 from evaluation_results import label_result, pair_result, query_result, write_evaluation
 
 from esi_fast.evaluation.cache import has_result, read_context, read_result, write_result
+from esi_fast.evaluation.embed import still_unreadable
 from esi_fast.evaluation.embedding_cache import CachedEmbedder, weights_digest
 from esi_fast.evaluation.report import make_report, read_report
 
@@ -156,6 +158,26 @@ def test_embeddings_are_made_once_for_a_model_and_its_records(tmp_path: Path):
     assert torn.batches == [3, 2]
     assert_equal(again.values, made.values)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_could_not_be_read_is_tried_again_a_few_at_a_time():
+    values, labels = np.zeros((500, 12), np.float32), np.ones((500, 1))
+    asked: list[int] = []
+
+    def tried(bad: range) -> bool:
+        split = planted_split("test", values, labels, unreadable=dict.fromkeys(bad, "away"))
+
+        def read(rows: Sequence[int]):
+            asked.append(len(rows))
+            return split.read(rows)
+
+        asked.clear()
+        return still_unreadable(dataclasses.replace(split, read=read), split.keys[:400])
+
+    assert tried(range(400))
+    assert (sum(asked), max(asked)) == (400, 64)
+    assert not tried(range(100))
+    assert sum(asked) == 128
 
 
 def test_the_digest_is_of_weights_and_configuration(tmp_path: Path):

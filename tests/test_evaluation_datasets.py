@@ -22,7 +22,10 @@ from esi_fast.evaluation.prompts import label_prompts
 from esi_fast.evaluation.protocols import merl_signals
 from esi_fast.evaluation.splits import EvaluationDataset
 from esi_fast.leads import STANDARD_LEADS
+from esi_fast.search.sources import RecordSource, ShardSource
 from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.inputs import read_ecg
+from esi_fast.signal.resample import resample
 
 FOLDS = {"train": range(1, 7), "val": (7,), "test": (8,)}
 
@@ -247,6 +250,45 @@ def test_leads_of_shards_are_put_in_the_standard_order_by_name(tmp_path: Path) -
     stored = [STANDARD_LEADS.index(lead) for lead in ("I", "V1")]
     assert np.isnan(np.delete(signals, stored, axis=1)).all()
     assert dataset.notes[0].startswith("Leads II, III, aVR, ")
+
+
+def test_signals_scored_are_those_that_embedding_and_search_read(tmp_path: Path) -> None:
+    folder = shards_of(tmp_path, ("I", "II", "V1"))
+    fs, num_samples = SETTINGS["fs"] / 2, 300
+    split = open_dataset("shards", folder, fs=fs, num_samples=num_samples).split("train")
+    source = ShardSource([folder], fs, num_samples)
+    rows = [row for row in source if row.split == "train"]
+    assert [row.key for row in rows] == list(split.keys)
+    signals, _ = split.read(range(len(rows)))
+    np.testing.assert_array_equal(signals, source.read(rows)[0])
+    np.testing.assert_allclose(signals[:, 2], signals[:, 1] - signals[:, 0], atol=1e-5)
+    assert np.isnan(signals[:, 7:]).all()
+
+    # Records that lack leads, and one without a sample.
+    records = tmp_path / "records"
+    write_record(records / "whole", "426783006")
+    whole = wfdb.rdrecord(str(records / "whole"))
+    blank = np.full((2500, 2), np.nan)
+    for name, signal in (("some", whole.p_signal[:, [0, 1, 10]]), ("blank", blank)):
+        leads = ["I", "II", "V5"][: signal.shape[1]]
+        wfdb.wrsamp(
+            name, fs=250, units=["mV"] * len(leads), sig_name=leads, p_signal=signal,
+            fmt=["16"] * len(leads), adc_gain=[1000.0] * len(leads), baseline=[0] * len(leads),
+            write_dir=str(records),
+        )  # fmt: skip
+    write_table(records, "record,x,split\nwhole,1,test\nsome,0,test\nblank,0,test\n")
+    for protocol in ("fixed", "merl"):
+        split = opened("csv", records, labels="labels.csv", protocol=protocol).split("test")
+        signals, errors = split.read([0, 1, 2])
+        assert errors == ("", "", "every sample is missing")
+    signals, _ = opened("csv", records, labels="labels.csv").split("test").read([1, 0])
+    of_key = RecordSource(records, 100, 1000)
+    for signal, name in zip(signals, ("some", "whole"), strict=True):
+        (row,) = (row for row in of_key if row.key == name)
+        np.testing.assert_array_equal(signal, of_key.read([row])[0][0])
+        wanted = resample(read_ecg(records / name).signal, 250, 100)
+        np.testing.assert_allclose(signal, wanted, atol=1e-5)
+    assert np.isfinite(signals[0, :6]).all()
 
 
 def test_a_damaged_sample_is_an_error_of_its_own(tmp_path: Path) -> None:

@@ -180,6 +180,29 @@ def test_halves_of_one_record_only_where_asked():
         assert "crops of one recording" in details["records"]
 
 
+def test_halves_are_of_what_was_recorded():
+    rng = np.random.default_rng(6)
+    beat = rng.normal(size=(20, 12, 1))
+    signals = np.full((20, 12, 20), np.nan, np.float32)
+    signals[:, :, 2:10] = np.concatenate([beat.repeat(4, axis=2), 3 * beat.repeat(4, 2)], 2)
+    signals[7], signals[8, :, 3:] = np.nan, np.nan
+    split = EvaluationSplit(
+        "test",
+        tuple(f"r {i:02d}" for i in range(20)),
+        np.array([f"p{i}" for i in range(20)]),
+        np.zeros((20, 1), bool),
+        lambda rows: (signals[list(rows)], ("",) * len(rows)),
+    )
+    model = Repeating()
+    one = contender(signals[:, :, 0], split.groups, model=model)
+    one.dataset.split = lambda name: split
+    queries, pairs = identify({"model": one}, same_record_crops=True)
+    kept = np.delete(beat[:, :, 0], [7, 8], axis=0)
+    assert model.seen == pytest.approx(np.concatenate([kept, 3 * kept]), rel=1e-5)
+    assert pairs.same.sum() == 18
+    assert queries.errors == dict.fromkeys(("r 07", "r 08"), "every sample is missing")
+
+
 def test_one_patient_alone_is_refused():
     with pytest.raises(ValueError, match="all 3 records of split test are of one patient"):
         identify({"model": contender(np.eye(3), ["a"] * 3)})

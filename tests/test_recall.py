@@ -7,8 +7,8 @@ import pytest
 import torch
 from query_fakes import brute_force_rank, contender
 
+from esi_fast.evaluation import embed, retrieval
 from esi_fast.evaluation import match_ranks as ranks_module
-from esi_fast.evaluation import retrieval
 from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.retrieval import recall_at, retrieve
 
@@ -108,7 +108,7 @@ def case(num: int = 60, noise: float = 0.8):
 
 
 def test_retrieval_is_the_count_by_hand_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "_TEXT_BATCH", 7)
+    monkeypatch.setattr(embed, "_TEXT_BATCH", 7)
     values, captions, same, vectors = case()
     groups = [f"p{row // 2}" for row in range(60)]
     texts = Texts(vectors)

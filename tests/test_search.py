@@ -227,7 +227,7 @@ def test_damage_is_refused_or_mended(
         return
     # A finished build is mended for good.
     with pytest.warns(UserWarning, match="mends it"):
-        mended = EcgIndex.build(model, shards, copied, threads=1, resume=True)
+        mended = EcgIndex.build(model, shards, copied, search="hnsw", threads=1, resume=True)
     assert answers(mended) == wanted
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -316,9 +316,27 @@ def test_another_model_is_refused_and_both_are_named(
         EcgIndex.load(copied).query_text("lead 0")
     assert EcgIndex.load(copied).query_key("k017", 2), "which needs no model"
     with pytest.raises(FileExistsError, match="index of another model"):
-        EcgIndex.build(other, shards, copied, resume=True)
+        EcgIndex.build(other, shards, copied, search="hnsw", resume=True)
     with pytest.raises(FileExistsError, match="choose another --out"):
         EcgIndex.build(model, shards, copied)
+
+
+def test_a_finished_index_is_not_made_another_by_resuming(
+    copied: Path, model: PlantedESI, shards: Path
+) -> None:
+    with pytest.raises(FileExistsError, match="another search: hnsw, not exact; give that, or"):
+        EcgIndex.build(model, shards, copied, resume=True, search="exact")
+    assert len(EcgIndex.build(model, shards, copied, resume=True, search="hnsw")) == NUM_RECORDS
+
+
+def test_a_key_that_occurs_twice_is_found_before_anything_is_embedded(
+    model: PlantedESI, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PlantedESI, "encode_ecg", lambda *_, **__: pytest.fail("was called"))
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    with pytest.raises(ValueError, match="record k000 occurs twice in the shards"):
+        EcgIndex.build(model, [shards, copy], tmp_path / "twice")
+    assert [*tmp_path.iterdir()] == [copy]
 
 
 def test_the_models_folder_is_remembered(model: PlantedESI, shards: Path, tmp_path: Path) -> None:
@@ -369,9 +387,6 @@ def test_equal_ecgs_and_several_folders(model: PlantedESI, shards: Path, tmp_pat
     assert second.score < 0.99
     with pytest.raises(ValueError, match="each once"):
         EcgIndex.build(model, [shards, shards], tmp_path / "twice")
-    copy = shutil.copytree(shards, tmp_path / "copy")
-    with pytest.raises(ValueError, match="occurs twice in the shards"):
-        EcgIndex.build(model, [shards, copy], tmp_path / "twice")
 
 
 def test_no_index_and_older_formats(copied: Path, tmp_path: Path) -> None:

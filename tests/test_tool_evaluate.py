@@ -8,14 +8,18 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from shard_tree import build
 from test_report import assert_self_contained
 
 from esi_fast.cli import UsageError
 from esi_fast.cqa.generate import describe_reports
+from esi_fast.evaluation.closing import _record_section, held_out_record
 from esi_fast.evaluation.datasets import DATASETS
 from esi_fast.evaluation.figures import forest_picture
 from esi_fast.evaluation.protocols import PROTOCOLS
@@ -23,13 +27,17 @@ from esi_fast.evaluation.request import Request, open_unseen
 from esi_fast.evaluation.run import BASELINES, TASKS
 from esi_fast.models.esi import ESI, ESIConfig
 from esi_fast.signal.catalogues import open_catalogue
+from esi_fast.signal.record_batch import read_records
 from esi_fast.signal.simulate_tree import write_tree
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_story(tmp_path_factory.mktemp("story"))
+
+
+def make_story(base: Path) -> Path:
     """Simulated records, their shards, an untrained tiny model and a run's log, in one folder."""
-    base = tmp_path_factory.mktemp("story")
     write_tree(base / "ecgs", 80, seed=3)
     statements = [line for entry in open_catalogue(base / "ecgs") for line in entry.statements]
     build(
@@ -60,7 +68,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out what takes most of the time; another test has it."""
+    leave_out_pictures(monkeypatch)
+
+
+def leave_out_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time; another test has them."""
     monkeypatch.setattr("esi_fast.evaluation.report.task_pictures", lambda result, task: ())
     monkeypatch.setattr("esi_fast.evaluation.run.worst_errors", lambda *args, **kwargs: ())
 
@@ -146,44 +158,33 @@ def test_the_whole_way_from_model_to_closing_report(
         in_process(root, "report", *arguments, "--overwrite", "--zero-shot-at-least", 2)
 
 
+def test_the_closing_report_of_some_leads_names_them_as_they_are(story: Path, tmp_path: Path):
+    leads = ("V1", "II", "I")
+    catalogue = open_catalogue(story / "ecgs")
+    shards = tmp_path / "shards"
+    build(catalogue, shards, fs=100, test_fraction=0.4, measure=False, leads=leads)
+    record = held_out_record(shards)
+    assert record.leads == leads
+    (entry,) = (entry for entry in catalogue if entry.key == record.key)
+    whole = read_records([entry.path], fs=100).signal[0]
+    np.testing.assert_allclose(record.signal, whole[[6, 1, 0]], atol=6e-4)
+    heard: list[torch.Tensor] = []
+
+    def speak(ecg_BLT: torch.Tensor) -> list[str]:
+        heard.append(ecg_BLT)
+        return ["sinus rhythm"]
+
+    config = SimpleNamespace(fs=100.0, num_samples=1000)
+    section = _record_section(record, SimpleNamespace(config=config, caption=speak))
+    assert section.figures[0].name == "page"
+    first, second, third, *_, chest = heard[0][0, :7].numpy()
+    np.testing.assert_array_equal(np.stack([chest, second, first]), record.signal)
+    np.testing.assert_allclose(third, second - first, atol=1e-6)
+    assert heard[0][0, 7:].isnan().all()
+
+
 def count_pictures(out: Path) -> int:
     return len(re.findall(r"!\[", (out / "report.md").read_text()))
-
-
-@pytest.mark.usefixtures("without_pictures")
-def test_a_rerun_embeds_and_scores_nothing_twice(
-    root: Path,
-    story: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-):
-    out = tmp_path / "out"
-    common = ("--dataset", "shards", "--root", story / "shards", "--out", out, "--resamples", 5)
-    first = (*common, "--seeds", 0, "--task", "zeroshot")
-    assert in_process(root, "evaluate", story / "model", *first) == 0
-    assert "zeroshot on shards" in capsys.readouterr().err
-    times = {path: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
-    assert len(times) == 2
-    more = (*common, "--seeds", 0, "--task", "zeroshot,probe", "--resume")
-    assert in_process(root, "evaluate", story / "model", *more) == 0
-    said = capsys.readouterr().err
-    assert f"zeroshot: from {out}" in said
-    assert "probe on shards" in said
-    after = {path: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
-    assert times.items() < after.items()
-    # Another contender: every task is scored again, what was embedded is not.
-    compared = (*common, "--seeds", 0, "--task", "zeroshot", "--resume", "--against")
-    assert in_process(root, "evaluate", story / "model", *compared, story / "model") == 0
-    said = capsys.readouterr()
-    assert "zeroshot on shards" in said.err
-    assert "against (p 1.0000 after Holm)" in said.out
-    report = json.loads((out / "report.json").read_text())
-    assert list(report["tasks"]) == ["zeroshot"]
-    assert report["contenders"]["against"] == str(story / "model")
-    unchanged = {path: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
-    assert unchanged == after
-    assert in_process(root, "evaluate", story / "model", *first, "--overwrite") == 0
-    assert not (out / "scores-probe.npz").exists()
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -213,42 +214,6 @@ def test_what_an_evaluation_left_is_kept_until_another_can_run_and_nothing_else_
     with pytest.raises(ValueError, match="mine holds no evaluation: give another folder"):
         in_process(root, "evaluate", story / "model", *elsewhere)
     assert (tmp_path / "mine/report.md").read_text() == "a thesis"
-
-
-@pytest.mark.usefixtures("without_pictures")
-def test_scores_of_another_model_are_not_resumed_and_an_impossible_task_loses_no_other(
-    root: Path,
-    story: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-):
-    out = tmp_path / "out"
-    common = ("--dataset", "shards", "--root", story / "shards", "--resamples", 5, "--seeds", 0)
-    common = (*common, "--out", out)
-    given = (*common, "--task", "zeroshot,retrieval")
-    assert in_process(root, "evaluate", story / "model", *given) == 0
-    other = tmp_path / "other"
-    ESI.from_pretrained(story / "model").untrained_copy(7).save_pretrained(other)
-    # The second task of the other model fails: what the first model scored is not its.
-    monkeypatch.setattr(
-        "esi_fast.evaluation.identify.identify", lambda *args, **kwargs: pytest.fail("was called")
-    )
-
-    def impossible(*_: object, **__: object) -> None:
-        raise ValueError("no patient has two records")
-
-    monkeypatch.setattr("esi_fast.evaluation.run.identify", impossible)
-    both = (*common, "--task", "identify,zeroshot", "--resume")
-    with pytest.raises(ValueError, match=r"identify: no patient has two records \(the other tasks"):
-        in_process(root, "evaluate", other, *both)
-    assert "identify is not possible: no patient has two records" in capsys.readouterr().err
-    report = json.loads((out / "report.json").read_text())
-    assert report["model"]["path"] == str(other)
-    assert list(report["tasks"]) == ["zeroshot"]
-    assert "Task identify is not possible here: no patient has two records." in report["notes"]
-    assert in_process(root, "evaluate", "--from-cache", "--out", out) == 0
-    assert list(json.loads((out / "report.json").read_text())["tasks"]) == ["zeroshot"]
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -26,6 +26,10 @@ from test_tool_evaluate import tool
         ({"--against": "absent"}, "--against absent does not exist"),
         ({"--tokenizer": "bert"}, "--tokenizer is of weights in the published layout"),
         ({"--same-record-crops": ""}, "--same-record-crops is of the task identify"),
+        (
+            {"--same-record-crops": "", "--task": "identify", "--protocol": "merl"},
+            "which --protocol merl does not tell from the rest: give --protocol fixed",
+        ),
         ({"--split": "val"}, "cannot be scored on val"),
         ({"--split": "dev"}, "is none of train, val, test"),
         ({"--root": "absent"}, "--root folder absent does not exist"),

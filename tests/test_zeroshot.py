@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from evaluation_fakes import NoiseModel, PlantedModel, planted_dataset, planted_split
 from sklearn.metrics import f1_score, roc_auc_score
 
+from esi_fast.data.signals import fit_signals
 from esi_fast.evaluation.bootstrap import Resampling
 from esi_fast.evaluation.datasets import DEFAULT_FOLDS, _check_patients, open_dataset, parse_folds
 from esi_fast.evaluation.embed import Embedder, embed_ecg, embed_prompts
 from esi_fast.evaluation.label_summary import summarise_labels
-from esi_fast.evaluation.signals import fit_signals
 from esi_fast.evaluation.zeroshot import zero_shot
 
 AXES = np.eye(12)
@@ -151,6 +153,24 @@ def test_unusable_splits_and_embeddings_are_refused():
         embed_prompts(PlantedModel(TEXTS), [["a first"], []])
     with pytest.raises(ValueError, match="no direction"):
         embed_prompts(PlantedModel({"x": np.zeros(12)}), [["x"]])
+
+
+def test_many_prompts_are_embedded_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    texts = {f"text {i}": AXES[i % 12] for i in range(600)}
+    model, asked = PlantedModel(texts), []
+    encode = model.encode_text
+
+    def count(some: Sequence[str]) -> torch.Tensor:
+        asked.append(len(some))
+        return encode(some)
+
+    monkeypatch.setattr(model, "encode_text", count)
+    names = list(texts)
+    found = embed_prompts(model, [*zip(names[::2], names[1::2], strict=True), ("text 0",)])
+    assert asked == [256, 256, 88]
+    wanted = [AXES[2 * i % 12] + AXES[(2 * i + 1) % 12] for i in range(300)]
+    assert found[:300] == pytest.approx(np.stack(wanted) / np.sqrt(2), abs=1e-6)
+    assert found[300] == pytest.approx(AXES[0])
 
 
 def test_signals_are_brought_to_the_models_rate_and_length():

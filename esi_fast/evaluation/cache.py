@@ -8,7 +8,6 @@ place and moved there, so that a killed run leaves none of them torn.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.data.shard_index import sha256_of
 from esi_fast.evaluation.results import LabelResult, PairResult, QueryResult
 from esi_fast.evaluation.summary import TaskResult
 
@@ -46,7 +46,7 @@ def write_result(folder: Path, result: TaskResult, request: str = "") -> None:
         "format_version": FORMAT_VERSION,
         "kind": type(result).__name__,
         "request": request,
-        "sha256": _digest(partial),
+        "sha256": sha256_of(partial),
         "task": result.task,
         "split": result.split,
         "details": dict(result.details),
@@ -68,7 +68,7 @@ def has_result(folder: Path, task: str, request: str) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     path = _arrays_path(folder, task)
-    whole = path.is_file() and _digest(path) == about["sha256"]
+    whole = path.is_file() and sha256_of(path) == about["sha256"]
     return bool(whole and about["request"] == request)
 
 
@@ -94,7 +94,7 @@ def read_result(folder: Path, task: str) -> TaskResult:
     path = _arrays_path(folder, task)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; run tools/evaluate again")
-    if _digest(path) != about["sha256"]:
+    if sha256_of(path) != about["sha256"]:
         raise ValueError(f"{path} is damaged, or of another run than its .json; evaluate again")
     try:
         # Opened here: numpy leaves a file open that is no archive.
@@ -164,11 +164,6 @@ def _read_about(folder: Path, task: str) -> dict[str, Any]:
         path = _about_path(folder, task)
         raise ValueError(f"{path} is not a cached result: it lacks {', '.join(sorted(missing))}")
     return about
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pack_labels(result: LabelResult) -> tuple[Arrays, dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from esi_fast.data.shard_index import read_shard_folder
 from esi_fast.data.shard_set import ShardSet
+from esi_fast.data.signals import fit_signals, twelve_leads
 from esi_fast.evaluation.document import Document, Section, Table, picture, write_document
 from esi_fast.evaluation.figures import forest_picture
 from esi_fast.evaluation.report import read_report
@@ -24,8 +25,6 @@ from esi_fast.evaluation.report_sections import (
     summary_section,
     task_sections,
 )
-from esi_fast.evaluation.signals import fit_signals
-from esi_fast.leads import STANDARD_LEADS
 from esi_fast.plot import plot_ecg, plot_training, read_training_metrics
 
 SIMULATED_NOTICE = (
@@ -53,9 +52,9 @@ class HeldOutRecord:
     Attributes:
         key: of the record.
         split: that it belongs to.
-        signal: (12, T) float32 mV, missing samples NaN.
+        signal: (leads, T) float32 mV, missing samples NaN.
         fs: sampling rate in Hz.
-        leads: names of the rows.
+        leads: names of the rows: those that the shards hold, in their order.
         caption: baked into the shard; None if none was.
         meta: its json.
     """
@@ -89,7 +88,7 @@ def held_out_record(shards: Path, split: str = "test") -> HeldOutRecord:
         split=split,
         signal=shard_set.read_ecg([row])[0],
         fs=shard_set.fs,
-        leads=STANDARD_LEADS,
+        leads=shard_set.leads,
         caption=shard_set.read_caption(row),
         meta=shard_set.read_meta(row),
     )
@@ -147,9 +146,8 @@ def _record_section(record: HeldOutRecord, model: Captioner | None) -> Section:
         ("machine's statements", "; ".join(record.meta["statements"])),
     ]
     if model is not None:
-        signals = fit_signals(
-            record.signal[None], record.fs, model.config.fs, model.config.num_samples
-        )
+        signals = twelve_leads(record.signal[None], record.leads)
+        signals = fit_signals(signals, record.fs, model.config.fs, model.config.num_samples)
         (generated,) = model.caption(torch.from_numpy(signals))
         rows.insert(1, ("caption the model generates", generated))
     page = plot_ecg(record, title=f"Record {record.key}", caption=record.caption)

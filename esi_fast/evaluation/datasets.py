@@ -160,7 +160,12 @@ def _open_shards(
     source = str(folder["settings"]["source"])
     known = bool(folder["patients_known"])
     absent = [lead for lead in STANDARD_LEADS if lead not in folder["leads"]]
-    notes = [f"Leads {', '.join(absent)} are absent from these shards."] if absent else []
+    notes = []
+    if absent:
+        notes.append(
+            f"Leads {', '.join(absent)} are absent from these shards; limb leads among them are "
+            "computed where two others are there."
+        )
     if folder["settings"]["captions"] is None:
         notes.append("Texts are composed from the statements: these shards hold no captions.")
     return _assemble("shards", source, parts, labels, patients_known=known, notes=notes)

@@ -14,6 +14,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from esi_fast.evaluation.splits import EvaluationDataset, EvaluationSplit
 
+_READ_AGAIN = 64  # records at once
+_TEXT_BATCH = 256
+
 
 class SignalFormat(Protocol):
     """What evaluation reads of a model's configuration."""
@@ -105,9 +108,13 @@ def embed_ecg(
 
 
 def still_unreadable(split: EvaluationSplit, keys: Collection[str]) -> bool:
-    """Whether none of these records, which once could not be read, can be read now."""
+    """Whether none of these records, which once could not be read, can be read now.
+
+    Of a few at a time, until one can: a server that was away left out all of them.
+    """
     rows = [row for row, key in enumerate(split.keys) if key in keys]
-    return not rows or all(split.read(rows)[1])
+    starts = range(0, len(rows), _READ_AGAIN)
+    return all(all(split.read(rows[start : start + _READ_AGAIN])[1]) for start in starts)
 
 
 class Embedder:
@@ -141,6 +148,25 @@ class Embedder:
         return self._embeddings[split]
 
 
+def embed_texts(model: TextModel, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Unit embeddings (len(texts), D); a text that occurs again is embedded once.
+
+    Raises:
+        ValueError: an embedding is zero or not finite.
+    """
+    from tqdm import tqdm
+
+    distinct = list(dict.fromkeys(texts))
+    place = {text: i for i, text in enumerate(distinct)}
+    starts = range(0, len(distinct), _TEXT_BATCH)
+    with torch.inference_mode():
+        blocks = [
+            model.encode_text(distinct[start : start + _TEXT_BATCH]).float().cpu().numpy()
+            for start in tqdm(starts, desc="embed texts", unit="batch", disable=None, leave=False)
+        ]
+    return unit_rows(np.concatenate(blocks))[[place[text] for text in texts]]
+
+
 def embed_prompts(model: TextModel, prompts: Sequence[Sequence[str]]) -> npt.NDArray[np.float32]:
     """One unit embedding (K, D) a label: the mean of its prompts' unit embeddings, normalised.
 
@@ -150,9 +176,7 @@ def embed_prompts(model: TextModel, prompts: Sequence[Sequence[str]]) -> npt.NDA
     for index, texts in enumerate(prompts):
         if not texts:
             raise ValueError(f"label number {index} has no prompt")
-    flat = [text for texts in prompts for text in texts]
-    with torch.no_grad():
-        embedding_ND = unit_rows(model.encode_text(flat).float().cpu().numpy())
+    embedding_ND = embed_texts(model, [text for texts in prompts for text in texts])
     ends = np.cumsum([len(texts) for texts in prompts])
     parts = np.split(embedding_ND, ends[:-1])
     return unit_rows(np.stack([part.mean(axis=0) for part in parts]))

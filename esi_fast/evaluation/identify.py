@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.data.signals import Signals, no_signal
 from esi_fast.evaluation.embed import Embedder, embed_ecg
 from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.results import FloatArray, Names, PairResult, QueryResult
@@ -48,6 +49,7 @@ def identify(
         split: which records.
         same_record_crops: cut each record into two halves that count as two records, for datasets
             with one record a patient. Far easier than two recordings, and named in the details.
+            Not of a protocol that fills in missing samples.
         seed: of the draw of pairs.
 
     Returns:
@@ -64,6 +66,8 @@ def identify(
     else:
         embeddings = {name: one.ecg(split) for name, one in embedders.items()}
     rows, errors = shared_rows(embeddings)
+    if same_record_crops:
+        errors = {key.rsplit(" ", 2)[0]: reason for key, reason in errors.items()}
     target = next(iter(targets.values()))
     times = None if target.times is None else target.times[rows]
     people = _people(np.array(target.keys)[rows], target.groups[rows], times, split)
@@ -195,17 +199,24 @@ def _cosines_of_pairs(unit: npt.NDArray[np.float32], pairs: Indices) -> FloatArr
 
 
 def _halves(split: EvaluationSplit) -> EvaluationSplit:
-    """Each record as two: its first and its last half, each at the start of an empty record."""
+    """Each record as two: the first and the last half of what was recorded, padded as records are.
+
+    The split must give missing samples as NaN.
+    """
     num_records = len(split.keys)
 
-    def read(rows: Sequence[int]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    def read(rows: Sequence[int]) -> tuple[Signals, tuple[str, ...]]:
         signals, errors = split.read([row % num_records for row in rows])
         halves = np.full_like(signals, np.nan)
-        half = signals.shape[-1] // 2
-        for i, row in enumerate(rows):
-            start = 0 if row < num_records else signals.shape[-1] - half
-            halves[i, :, :half] = signals[i, :, start : start + half]
-        return halves, errors
+        for half_LT, signal_LT, row in zip(halves, signals, rows, strict=True):
+            recorded = np.flatnonzero(~np.isnan(signal_LT).all(axis=0))
+            if not len(recorded):
+                continue
+            first, end = recorded[0], recorded[-1] + 1
+            length = (end - first) // 2
+            start = first if row < num_records else end - length
+            half_LT[:, :length] = signal_LT[:, start : start + length]
+        return halves, tuple(no_signal(halves, errors))
 
     return replace(
         split,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import esi_fast
 from esi_fast.evaluation.bootstrap import Resampling
 from esi_fast.evaluation.datasets import open_dataset
 from esi_fast.evaluation.embed import Embedder
@@ -78,10 +79,10 @@ class Request:
     device: str = "cpu"
 
     def source_digest(self) -> str:
-        """Of where the records are and, of shards, of what they hold."""
+        """Of where the records are, of shards what they hold, and of the code that scores them."""
         index = self.root / "index.json"
         content = index.read_text(encoding="utf-8") if index.is_file() else ""
-        return digest_of([str(self.root.resolve()), content])
+        return digest_of([str(self.root.resolve()), content, esi_fast.__version__])
 
 
 @dataclass(frozen=True)

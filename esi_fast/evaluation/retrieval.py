@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from esi_fast.evaluation.embed import Embedder, TextModel, unit_rows
+from esi_fast.evaluation.embed import Embedder, embed_texts
 from esi_fast.evaluation.match_ranks import chance, hits, match_ranks
 from esi_fast.evaluation.results import FloatArray, QueryResult
 from esi_fast.evaluation.shared_records import shared_rows, unit_embeddings
 
 KS = (1, 5, 10)
 MAX_QUERIES = 10_000
-_TEXT_BATCH = 256
 
 
 def retrieve(
@@ -107,26 +106,6 @@ def retrieve(
         | chance(np.ones_like(asked), len(rows), ks, "exact recall@"),
         errors=errors,
     )
-
-
-def embed_texts(model: TextModel, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Unit embeddings (len(texts), D); a text that occurs again is embedded once.
-
-    Raises:
-        ValueError: an embedding is zero or not finite.
-    """
-    import torch
-    from tqdm import tqdm
-
-    distinct = list(dict.fromkeys(texts))
-    place = {text: i for i, text in enumerate(distinct)}
-    starts = range(0, len(distinct), _TEXT_BATCH)
-    with torch.inference_mode():
-        blocks = [
-            model.encode_text(distinct[start : start + _TEXT_BATCH]).float().cpu().numpy()
-            for start in tqdm(starts, desc="embed texts", unit="batch", disable=None, leave=False)
-        ]
-    return unit_rows(np.concatenate(blocks))[[place[text] for text in texts]]
 
 
 def recall_at(

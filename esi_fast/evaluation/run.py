@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import esi_fast
 from esi_fast.evaluation.cache import (
     CONTEXT,
     has_result,
@@ -50,8 +51,8 @@ from esi_fast.evaluation.zeroshot import zero_shot
 def evaluate(request: Request, *, command: str, overwrite: bool = False) -> dict[str, Any]:
     """Run the tasks of a request and write its folder: cached scores, then the three reports.
 
-    A task whose result is cached for the same models, records and settings is not run again, nor is
-    a split embedded again; unless records could not be read, which may be over.
+    A task whose result this version cached for the same models, records and settings is not run
+    again, nor is a split embedded again; unless records could not be read, which may be over.
 
     Args:
         request: what is asked for.
@@ -74,10 +75,14 @@ def evaluate(request: Request, *, command: str, overwrite: bool = False) -> dict
         clear(request.out)
     request.out.mkdir(parents=True, exist_ok=True)
     basis = _basis(request, models)
-    # Of another model or dataset nothing is kept: one report must not name both as one.
+    earlier = read_context(request.out) if (request.out / CONTEXT).is_file() else {}
+    version = earlier.get("versions", {}).get("esi-fast")
+    if version not in (None, esi_fast.__version__):
+        _say(f"{request.out} is of esi_fast {version}: {esi_fast.__version__} scores it anew")
+    # Of another model, dataset or version nothing is kept: one report must not name both as one.
     cached = {
         task: names
-        for task, names in _cached_tasks(request.out).items()
+        for task, names in earlier.get("results_of", {}).items()
         if names
         and all(_is_done(request, models, name, digest_of([basis, task])) for name in names)
     }
@@ -103,8 +108,12 @@ def evaluate(request: Request, *, command: str, overwrite: bool = False) -> dict
         _write_context(request, models, command, results | _rest(cached, results))
     if not results:
         raise next(iter(impossible.values()))
+    kept = _rest(cached, results)
+    results |= kept
     pages = _error_pages(request, models, results)
     notes = [f"Task {task} is not possible here: {error}." for task, error in impossible.items()]
+    if kept:
+        notes.append(f"Scored by an earlier command: {', '.join(kept)}.")
     _write_context(request, models, command, results, notes, pages)
     _say("intervals and tests ...")
     report = make_report(request.out, command=command, errors=pages)
@@ -139,7 +148,7 @@ def _is_done(request: Request, models: Models, name: str, digest: str) -> bool:
         return False
     result = read_result(request.out, name)
     unread = {} if isinstance(result, PairResult) else result.errors
-    return still_unreadable(models.dataset.split(result.split), unread)
+    return all(still_unreadable(split, unread) for split in models.dataset.splits.values())
 
 
 def _identify(embedders: Mapping[str, Embedder], request: Request) -> list[TaskResult]:
@@ -274,13 +283,6 @@ def _error_pages(
     return ()
 
 
-def _cached_tasks(folder: Path) -> dict[str, list[str]]:
-    """Task of the command line to the results that it gave, of an earlier run in this folder."""
-    if not (folder / CONTEXT).is_file():
-        return {}
-    return dict(read_context(folder).get("results_of", {}))
-
-
 def _rest(cached: Mapping[str, list[str]], results: Mapping[str, Any]) -> dict[str, list[str]]:
     return {task: names for task, names in cached.items() if task not in results}
 
@@ -354,9 +356,8 @@ def _notes(request: Request, dataset: EvaluationDataset) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("esi-fast", "torch", "numpy", "scikit-learn", "transformers")
-    versions = {"python": platform.python_version()}
-    for package in packages:
+    versions = {"python": platform.python_version(), "esi-fast": esi_fast.__version__}
+    for package in ("torch", "numpy", "scikit-learn", "transformers"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

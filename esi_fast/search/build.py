@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,10 @@ def build_folder(
     source = ShardSource(shards, model.config.fs, model.config.num_samples, told=True)
     settings = job_settings(source, identity.sha256, dtype)
     if out.exists():
-        _mend(out, settings, threads, progress)
+        _mend(out, settings, search, threads, progress)
         shutil.rmtree(_parts_of(out), ignore_errors=True)  # of a build killed after its last step
         return
+    _refuse_twins(source)
     with Parts(_parts_of(out), settings, resume=resume) as parts:
         embed_source(
             model,
@@ -78,14 +80,25 @@ def _parts_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.parts")
 
 
-def _mend(folder: Path, settings: dict[str, Any], threads: int, progress: StageProgress) -> None:
+def _refuse_twins(source: ShardSource) -> None:
+    """Refuse a key that occurs twice, which takes seconds here and hours once all is embedded."""
+    keys = sorted(row.key for row in source)
+    twin = next((one for one, other in pairwise(keys) if one == other), None)
+    if twin is not None:
+        raise ValueError(f"record {twin} occurs twice in the shards: index each folder by itself")
+
+
+def _mend(
+    folder: Path, settings: dict[str, Any], search: Search, threads: int, progress: StageProgress
+) -> None:
     """Build the graph of a finished index again, where it is not what was saved."""
     meta = storage.read_meta(folder)
-    for name, value in settings.items():
-        if meta["settings"].get(name) != value:
+    built = meta["settings"] | {"search": meta["search"]}
+    for name, value in (settings | {"search": search}).items():
+        if built.get(name) != value:
             raise FileExistsError(
-                f"{folder} is an index of another {name}: {meta['settings'].get(name)}, not "
-                f"{value}; choose another --out"
+                f"{folder} is an index of another {name}: {built.get(name)}, not {value}; give "
+                "that, or choose another --out"
             )
     storage.check_files(folder, meta)
     index = storage.vector_index(storage.map_vectors(folder), meta["search"], threads)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from esi_fast.data.signals import Signals, no_signal
 from esi_fast.search.parts import Parts, digest_of_keys
-from esi_fast.search.sources import Row, Signals, Source
+from esi_fast.search.sources import Row, Source
 
 if TYPE_CHECKING:
     from esi_fast.models.esi import ESI
@@ -69,7 +70,7 @@ def embed_source(
     progress(done, len(source))
     held = _Held(time.monotonic())
     for batch, signals, errors in _read_ahead(source, rows, batch_size):
-        reasons = _no_signal(signals, errors)
+        reasons = no_signal(signals, errors)
         embeddings = _embed(model, signals, reasons)
         _judge(embeddings, reasons)
         for at, row in enumerate(batch):
@@ -128,14 +129,6 @@ def _read_ahead(
             coming = pool.submit(source.read, following)
             yield batch, signals, errors
             batch = following
-
-
-def _no_signal(signals: Signals, errors: Sequence[str]) -> list[str]:
-    """The errors, and a reason for each signal (n, 12, T) without a sample."""
-    return [
-        error or ("every sample is missing" if np.isnan(signal).all() else "")
-        for error, signal in zip(errors, signals, strict=True)
-    ]
 
 
 def _embed(model: ESI, signals: Signals, reasons: Sequence[str]) -> npt.NDArray[np.float32]:

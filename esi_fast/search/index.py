@@ -137,9 +137,11 @@ class EcgIndex:
             progress: called with "embed" or "graph", what is done of it and in all.
 
         Raises:
-            FileExistsError: ``out`` exists, or ``resume`` and it is of another model or shards.
+            FileExistsError: ``out`` exists, or ``resume`` and it is of another model, shards, dtype
+                or search.
             FileNotFoundError: model or shards are missing.
-            ValueError: an argument is out of range, or no record can be embedded.
+            ValueError: an argument is out of range, a key occurs twice, or no record can be
+                embedded.
         """
         from esi_fast.search.build import build_folder
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.data.journal import sync_folder
-from esi_fast.data.shard_index import write_synced
+from esi_fast.data.shard_index import sha256_of, write_synced
 
 JOURNAL = "journal.jsonl"
 
@@ -107,7 +107,7 @@ class Parts:
         write_synced(array, stored.getvalue())
         write_synced(text, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         sync_folder(self.folder)
-        sums = (_sha256(array), _sha256(text))
+        sums = (sha256_of(array), sha256_of(text))
         part = Part(len(keys), len(lines), digest_of_keys(keys), list(rejected), sums)
         self._append(part._asdict())
         self.done.append(part)
@@ -176,7 +176,7 @@ class Parts:
         end = len(lines[0]) + 1
         for number, (line, part) in enumerate(zip(lines[1:], parts, strict=True)):
             paths = self._paths(number)
-            if not all(map(Path.is_file, paths)) or [*map(_sha256, paths)] != [*part.sha256]:
+            if not all(map(Path.is_file, paths)) or [*map(sha256_of, paths)] != [*part.sha256]:
                 break  # made again, with all after it
             pairs = [(key, reason) for key, reason in part.rejected]
             self.done.append(part._replace(rejected=pairs))
@@ -193,8 +193,3 @@ class Parts:
 def digest_of_keys(keys: Sequence[str]) -> str:
     """Tells whether a source still has the same rows in the same order."""
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder
 from esi_fast.data.shard_set import ShardSet
-from esi_fast.leads import NUM_LEADS, STANDARD_LEADS
+from esi_fast.data.signals import Signals, fit_signals, read_shards, read_wfdb
+from esi_fast.leads import NUM_LEADS
+from esi_fast.search.parts import digest_of_keys
 from esi_fast.signal.catalogues import is_database, open_catalogue
-from esi_fast.signal.inputs import FILE_SUFFIXES, limb_leads, read_ecg
+from esi_fast.signal.inputs import FILE_SUFFIXES, read_ecg
 
-Signals = npt.NDArray[np.float32]
 # What an index tells of a record beside its key, its patient and its split.
 _TOLD = ("age", "sex", "statements", "findings")
 
@@ -90,23 +89,13 @@ class RecordSource:
 
     def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
         """As `Source`."""
-        from esi_fast.signal.record_batch import read_records
-
         sound = [at for at, row in enumerate(rows) if not row.error]
         signals = np.full((len(rows), NUM_LEADS, self._num_samples), np.nan, np.float32)
         errors = [row.error for row in rows]
-        batch = read_records(
-            [rows[at].where for at in sound],
-            fs=self._fs,
-            duration=self._num_samples / self._fs,
-            adc_units_per_mv=self._catalogue.adc_units_per_mv,
-        )
-        signals[sound] = _fitted(batch.signal.astype(np.float32, copy=False), self._num_samples)
-        for at, error, status in zip(sound, batch.errors, batch.status, strict=True):
+        paths, gain = [rows[at].where for at in sound], self._catalogue.adc_units_per_mv
+        signals[sound], found = read_wfdb(paths, self._fs, self._num_samples, gain)
+        for at, error in zip(sound, found, strict=True):
             errors[at] = error
-            if status == "leads":
-                # Some leads only, which `read_ecg` has rules for.
-                signals[at], errors[at] = _read_file(rows[at].where, self._fs, self._num_samples)
         return signals, errors
 
     def line(self, row: Row) -> dict[str, Any]:
@@ -138,8 +127,7 @@ class FileSource:
     @property
     def identity(self) -> dict[str, Any]:
         """As `Source`."""
-        names = hashlib.sha256("\n".join(self._names).encode()).hexdigest()
-        return {"files": names, "root": str(self._root.resolve())}
+        return {"files": digest_of_keys(self._names), "root": str(self._root.resolve())}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -198,23 +186,17 @@ class ShardSource:
                 yield Row(shards.key(row), row, split=split)
 
     def read(self, rows: Sequence[Row]) -> tuple[Signals, list[str]]:
-        """As `Source`; of leads that are not stored, the limb leads are computed if two are."""
+        """As `Source`."""
         signals = np.full((len(rows), NUM_LEADS, self._num_samples), np.nan, np.float32)
         errors = [""] * len(rows)
         for split, shards in self._sets.items():
             places = [at for at, row in enumerate(rows) if row.split == split]
             if not places:
                 continue
-            stored = np.empty((len(places), len(shards.leads), shards.num_samples), np.float32)
-            damage = shards.read_batch([rows[at].where for at in places], stored)
-            for position, what in damage.items():
-                errors[places[position]] = what
-                stored[position] = np.nan
-            leads = [STANDARD_LEADS.index(lead) for lead in shards.leads]
-            signals[np.ix_(places, leads)] = self._at_rate(stored, shards.fs)
-            if len(leads) < NUM_LEADS:
-                for at in places:
-                    _compute_limb_leads(signals[at], shards.leads)
+            wanted = [rows[at].where for at in places]
+            signals[places], found = read_shards(shards, wanted, self._fs, self._num_samples)
+            for at, error in zip(places, found, strict=True):
+                errors[at] = error
         return signals, errors
 
     def line(self, row: Row) -> dict[str, Any]:
@@ -226,13 +208,6 @@ class ShardSource:
             line |= {name: meta[name] for name in _TOLD}
             line["caption"] = shards.read_caption(row.where)
         return line
-
-    def _at_rate(self, signals: Signals, fs: float) -> Signals:
-        if fs != self._fs:
-            from esi_fast.signal.resample import resample
-
-            signals = resample(signals, fs, self._fs)
-        return _fitted(signals, self._num_samples)
 
 
 def open_source(root: Path, fs: float, num_samples: int) -> Source:
@@ -246,26 +221,8 @@ def open_source(root: Path, fs: float, num_samples: int) -> Source:
 
 def _read_file(path: Any, fs: float, num_samples: int) -> tuple[Signals, str]:
     """One recording (12, T) by the rules of `read_ecg`, and what is wrong or ""."""
-    from esi_fast.signal.resample import resample
-
     try:
         record = read_ecg(path)
     except (ValueError, OSError) as error:
         return np.full((NUM_LEADS, num_samples), np.nan, np.float32), str(error)
-    signal = resample(record.signal, record.fs, fs).astype(np.float32)
-    return _fitted(signal[None], num_samples)[0], ""
-
-
-def _compute_limb_leads(signal_LT: npt.NDArray[np.float32], stored: Sequence[str]) -> None:
-    """Fill in what `read_ecg` would compute of a query like this."""
-    row_of = {lead: row for row, lead in enumerate(STANDARD_LEADS)}
-    for lead, samples in limb_leads({lead: signal_LT[row_of[lead]] for lead in stored}).items():
-        signal_LT[row_of[lead]] = samples
-
-
-def _fitted(signals: Signals, num_samples: int) -> Signals:
-    """Signals (n, leads, T) cut at the end, or ended by missing samples."""
-    missing = num_samples - signals.shape[-1]
-    if missing > 0:
-        return np.pad(signals, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
-    return signals[..., :num_samples]
+    return fit_signals(record.signal[None], record.fs, fs, num_samples)[0], ""

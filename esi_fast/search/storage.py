@@ -9,7 +9,6 @@ refused; a graph that is not, is never loaded: it is built again from the vector
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.data.journal import sync_folder
-from esi_fast.data.shard_index import sealed, write_synced
+from esi_fast.data.shard_index import sealed, sha256_of, write_synced
 from esi_fast.retriever.graph import SEED, Graph, GraphSettings
 from esi_fast.retriever.vectors import Search, VectorIndex
 from esi_fast.search.records import FILES
@@ -79,7 +78,7 @@ def seal(folder: Path, meta: dict[str, Any]) -> None:
     names = sorted(path.name for path in folder.iterdir() if path.name != META)
     for name in names:
         _sync(folder / name)
-    sums = {name: _sha256(folder / name) for name in names}
+    sums = {name: sha256_of(folder / name) for name in names}
     about = {"format": FORMAT, "version": VERSION, "files": sums, "graph": _BUILT_WITH}
     whole = {**meta, **about}
     temporary = folder / f".{META}.partial"
@@ -179,12 +178,7 @@ def _damaged(path: Path) -> ValueError:
 
 def _is(path: Path, sha256: str | None) -> bool:
     """Whether a file is there and is the one that was written."""
-    return path.is_file() and _sha256(path) == sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.is_file() and sha256_of(path) == sha256
 
 
 def _sync(path: Path) -> None:
