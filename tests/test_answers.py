@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -156,6 +157,23 @@ def test_an_answer_is_kept_though_another_run_ended_with_none(
     monkeypatch.setattr(fcntl, "flock", end_the_first)
     filled(path, {"a": "second"})
     assert held(path) == {"a": "second"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF])
+def test_a_file_system_without_locks_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "answers.jsonl"
+    if number == errno.EBADF:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            AnswerFile(path)
+    else:
+        filled(path, THREE)
+        assert held(path) == THREE
 
 
 def test_only_a_regular_file_is_taken(tmp_path: Path) -> None:

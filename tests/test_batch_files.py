@@ -81,7 +81,8 @@ def test_a_request_that_was_collected_twice_is_exported_once(tmp_path: Path) -> 
 
 def test_each_result_finds_its_request_and_a_second_export_holds_the_rest(tmp_path: Path) -> None:
     rows = exported(collect(12), tmp_path / "requests.jsonl")
-    empty = json.loads(completion(" "))
+    empty, cut_off = json.loads(completion(" ")), json.loads(completion("A wide"))
+    cut_off["choices"][0]["finish_reason"] = "length"
     lines = [
         *(result(row) for row in rows[:8]),
         result(rows[0]),  # twice
@@ -89,6 +90,7 @@ def test_each_result_finds_its_request_and_a_second_export_holds_the_rest(tmp_pa
         result(rows[9], response={"status_code": 500, "body": {}}),
         result(rows[10], response=None),
         result(rows[11], response={"status_code": 200, "body": empty}),
+        result(rows[11], response={"status_code": 200, "body": cut_off}),
         result(rows[0], custom_id="unknown"),
         "",
     ]
@@ -103,6 +105,7 @@ def test_each_result_finds_its_request_and_a_second_export_holds_the_rest(tmp_pa
             "failed with status 500": 1,
             "failed with an error": 1,
             "without a text": 2,
+            "cut off for their length; export anew with more --max-answer-tokens": 1,
         }
         assert len(answers) == 8
         for row in rows[:8]:

@@ -237,7 +237,8 @@ def test_a_thought_is_no_part_of_the_answer() -> None:
 
 
 def test_half_a_character_is_not_passed_on() -> None:
-    assert text_of_completion(b'{"choices": [{"message": {"content": "a \\ud800 b"}}]}') == "a ? b"
+    content = b'{"choices": [{"message": {"content": "a \\ud800 b"}}]}'
+    assert text_of_completion(content) == ("a ? b", False)
 
 
 def test_closing_early_ends_what_is_under_way() -> None:

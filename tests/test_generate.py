@@ -15,7 +15,7 @@ from esi_fast.cqa.knowledge import passage_retriever, passages
 from esi_fast.cqa.requests import Answer, Request
 from esi_fast.cqa.statements import normalize, statements_of
 from esi_fast.cqa.template import TemplateBackend
-from esi_fast.retriever import Retriever
+from esi_fast.retriever import Document, Retriever
 
 
 def describe(line: str, backend: object) -> Description:
@@ -125,6 +125,18 @@ def test_every_retriever_finds_the_same_first_passage(backend: str) -> None:
         (statement,) = normalize(line)
         assert retrieve(statement, other)[:1] == retrieve(statement, words)[:1] != ()
     assert retrieve(normalize("Quixotic deflections")[0], other) == ()
+
+
+@pytest.mark.parametrize("backend", ["bm25", "dense", "exact", "hnsw", "hybrid"])
+def test_a_passage_that_does_not_speak_of_the_statement_is_none(backend: str) -> None:
+    gardening = Document(
+        "roses",
+        "Water them in the evening and prune the hedge in spring.",
+        metadata={"concept": "left_bundle_branch_block", "acuity": ""},
+    )
+    retriever = Retriever(backend)
+    retriever.add_documents([gardening])
+    assert retrieve(normalize("LBBB")[0], retriever) == ()
 
 
 def test_only_the_template_has_paraphrases_and_they_pass() -> None:

@@ -149,7 +149,7 @@ def test_what_is_said_follows_the_last_thought() -> None:
     assert spoken("<think>a</think> A wide QRS.\n") == "A wide QRS."
     assert spoken("a </think> b </think>A wide QRS.") == "A wide QRS."
     assert spoken("half \ud800 a pair") == "half ? a pair"
-    assert spoken(" \n") == spoken("<think>only</think>") == ""
+    assert spoken(" \n") == spoken("<think>only</think>") == spoken(" <think>cut\noff") == ""
 
 
 @pytest.mark.parametrize(

@@ -165,9 +165,24 @@ def test_min_score(backend: str) -> None:
     assert retriever.query("fox", k=2, min_score=second.score) == [best, second]
     assert retriever.query("fox", k=2, min_score=best.score + 1e-9) == []
     assert len(retriever.query("fox", k=2, min_score=np.float32(-1))) == 2
-    for bad in ("1", math.nan, np.float32("nan"), True, [0.5], 1j):
+    bad_ones = ("1", math.nan, np.float32("nan"), True, [0.5], 1j, {"bm25": "1"}, {"cosine": 1.0})
+    for bad in bad_ones:
         with pytest.raises(ValueError, match=rf"^min_score is {re.escape(repr(bad))}; give a num"):
             retriever.query("fox", min_score=bad)
+
+
+@every_backend
+def test_scores_are_limited_before_they_are_fused(backend: str) -> None:
+    retriever = filled(backend)
+    lowest = {"bm25": 0.1, "dense": 0.3}
+    assert retriever.query("zzz qqq xyz", min_score=lowest) == []
+    assert retriever.query(["zzz", "granite"], k=1, min_score=lowest) == [
+        [],
+        retriever.query("granite", k=1),
+    ]
+    above = {"bm25": 99.0, "dense": 99.0, "fused": 0.0}
+    assert retriever.query("granite", min_score=above) == []
+    assert filled("hybrid").query("granite", min_score={"fused": 1.0}) == []
 
 
 @every_backend

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from shard_tree import SETTINGS, Tree, build, contents, make_tree, samples_in
 from esi_fast.cqa.caption import CaptionDictionary, approximate_tokens
 from esi_fast.cqa.concepts import display_name
 from esi_fast.cqa.generate import describe_reports
+from esi_fast.data.merge import merge_parts
 from esi_fast.data.settings import BuildSettings
+from esi_fast.data.shards import Part
 from esi_fast.data.token_count import TokenCounter
 
 
@@ -100,6 +103,35 @@ def test_a_tokenizer_that_is_not_there_and_no_budget_are_refused(
             tree, tmp_path / "out", captions=dictionary,
             **SETTINGS, tokenizer=str(tmp_path / "nowhere"),
         )  # fmt: skip
+
+
+def test_another_tokenizer_under_the_same_name_is_another_build(
+    tree: Tree, dictionary: CaptionDictionary, tokenizer: Path, tmp_path: Path
+) -> None:
+    from transformers import BertTokenizer
+
+    name = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer, name)
+    settings = {**SETTINGS, "tokenizer": str(name)}
+    build(tree, tmp_path / "one", captions=dictionary, part=Part(1, 2), **settings)
+    build(tree, tmp_path / "one", captions=dictionary, part=Part(1, 2), resume=True, **settings)
+    BertTokenizer(str(name / "vocab.txt"), do_lower_case=False).save_pretrained(name)
+    with pytest.raises(FileExistsError, match="one was begun with tokenizer_sha256="):
+        build(tree, tmp_path / "one", captions=dictionary, part=Part(1, 2), resume=True, **settings)
+    build(tree, tmp_path / "two", captions=dictionary, part=Part(2, 2), **settings)
+    with pytest.raises(ValueError, match="not of one build: settings differ"):
+        merge_parts([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
+
+
+def test_a_tokenizer_without_a_digest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = TokenCounter("some/model")
+    monkeypatch.setattr(count, "_loaded", object())
+    with pytest.raises(ValueError, match="some/model has no fast tokenizer"):
+        count.sha256()
+
+
+def test_no_tokenizer_leaves_the_settings_as_they_were() -> None:
+    assert "tokenizer_sha256" not in BuildSettings().as_json()
 
 
 def test_another_wording_is_another_build(

@@ -18,6 +18,7 @@ from shard_tree import (
 )
 
 from esi_fast.cqa.caption import CaptionDictionary
+from esi_fast.data import settings as settings_module
 from esi_fast.data.journal import JOURNAL_FILE, Journal
 from esi_fast.data.settings import BuildSettings
 from esi_fast.data.shard_writer import ShardWriter
@@ -240,6 +241,15 @@ def test_other_folders_are_not_written_into(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="is a file"):
         build(tree, tmp_path / "thesis.txt", **SETTINGS)
     assert contents(tmp_path) == {"thesis.txt": b"precious"}
+
+
+def test_another_version_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its readings of reports and its measurements may be others."""
+    tree = make_tree(tmp_path / "tree", 2)
+    build(tree, tmp_path / "out", **SETTINGS)
+    monkeypatch.setattr(settings_module, "__version__", "99")
+    with pytest.raises(ValueError, match=r"esi_fast='\d+\.\d+.*', not '99'"):
+        build(tree, tmp_path / "out", resume=True, **SETTINGS)
 
 
 def test_a_catalogue_that_has_shrunk_is_refused(tmp_path: Path) -> None:

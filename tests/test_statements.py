@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from esi_fast.cqa.caption import (
+    compose,
     concept_key_of,
     concept_key_of_report,
     display_name,
@@ -103,6 +104,17 @@ def test_codes_give_the_concepts_of_the_words() -> None:
         said = normalize(code)
         assert said, code
         assert all(one.kind != "unknown" and not one.remainder for one in said), code
+
+
+def test_bigeminy_tells_where_its_beats_come_from() -> None:
+    snomed = {"ventricular": "11157007", "supraventricular": "251168009", "atrial": "251173003"}
+    texts = {"any": compose(["BIGU"])}
+    for origin, code in snomed.items():
+        caption = texts[origin] = compose([code])
+        assert caption.findings == ("bigeminy", f"premature_{origin}_complexes")
+        assert caption.findings == findings_of([f"{origin} premature beats in bigeminy"])
+    assert len({caption.text for caption in texts.values()}) == len(texts)
+    assert len({caption.concept_key for caption in texts.values()}) == len(texts)
 
 
 def test_findings_leave_out_what_is_no_finding() -> None:

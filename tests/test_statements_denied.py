@@ -45,6 +45,13 @@ def test_no_frame_leaves_a_definite_finding(number: int) -> None:
         assert told(normalize(line)) == told(normalize(line.capitalize()))
 
 
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_frame_holds_for_both_findings_of_an_ordered_beat(frame: str) -> None:
+    line = frame.format("ventricular bigeminy")
+    said = [one for one in normalize(line) if one.is_finding and one.kind == "rhythm"]
+    assert all(one.certainty not in ("definite", "probable") for one in said), line
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -63,6 +63,7 @@ def test_an_existing_file_is_kept_unless_asked(root: Path, tmp_path: Path) -> No
         (("--concurrency", "8"), "--concurrency is of --backend openai"),
         (("--timeout", "1"), "--timeout is of --backend openai"),
         (("--retries", "0"), "--retries is of --backend openai"),
+        ((*NOWHERE, "--max-answer-tokens", "9"), "--max-answer-tokens is of --backend openai"),
         (("--model", "m"), "--model is of --backend openai or transformers"),
         ((*NOWHERE, "--retries", "5"), "--retries is of --backend openai"),
         (("--import-batch", "b"), "--import-batch is of --backend openai"),
@@ -74,6 +75,7 @@ def test_an_existing_file_is_kept_unless_asked(root: Path, tmp_path: Path) -> No
         ((*CHAT, "--export-batch", "b", "--concurrency", "2"), "--concurrency is of requests"),
         ((*CHAT, "--concurrency", "0"), "concurrency 0"),
         ((*CHAT, "--timeout", "nan"), "concurrency 8, timeout nan"),
+        ((*CHAT, "--max-answer-tokens", "0"), "max_answer_tokens is 0; give 1 or more"),
         ((*CHAT, "--export-batch", "b", "--import-batch", "b"), "give --export-batch or --import"),
     ],
 )

@@ -142,6 +142,12 @@ def test_usage_errors(records: Path, built: Path, tmp_path: Path) -> None:
     assert "keep_rejected is 'all'" in fails(shard(*good, "--keep-rejected", "all"), 2)
     assert "--part is 1of2" in fails(shard(*good, "--part", "1of2"), 2)
     assert "part is 0/2" in fails(shard(*good, "--part", "0/2"), 2)
+    for option in (("--max-tokens", "40"), ("--tokenizer", "m")):
+        assert f"{option[0]} is of --cqa; give that" in fails(shard(*good, *option), 2)
+    # Of a build that is there, the settings are compared.
+    again = ("--records", records, "--out", built, "--fs", "100", "--samples-per-shard", "8")
+    resumed = shard(*again, "--resume", "--max-tokens", "40")
+    assert "was begun with max_tokens=72, not 40" in fails(resumed, 2)
     assert "--workers is -1" in fails(shard(*good, "--workers", "-1"), 2)
     assert "no such file" in fails(shard(*good, "--exclude-patients", tmp_path / "no"), 2)
     assert "no such folder" in fails(shard("verify", tmp_path / "no"), 2)

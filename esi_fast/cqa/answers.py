@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from pathlib import Path
 from types import TracebackType
 
+from esi_fast.cqa.file_lock import lock_file
 from esi_fast.cqa.whole_file import regular_file
 
 
@@ -44,7 +44,7 @@ class AnswerFile:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file)
         except BlockingIOError:
             raise ValueError(f"{self.path} is in use by another run; wait for its end") from None
 

@@ -84,7 +84,7 @@ def import_results(path: Path, answers: AnswerFile, wanted: Collection[str]) -> 
                 key = None
             if not isinstance(key, str):
                 raise ValueError(f"{path}, line {number}: no result of a batch; delete that line")
-            text = text_of_completion(json.dumps(body))
+            text, is_cut = text_of_completion(json.dumps(body))
             if answers.get(key) is not None:
                 became["already known"] += 1
             elif key not in wanted:
@@ -93,6 +93,8 @@ def import_results(path: Path, answers: AnswerFile, wanted: Collection[str]) -> 
                 became["failed with an error"] += 1
             elif status != 200:
                 became[f"failed with status {status}" if type(status) is int else _NO_STATUS] += 1
+            elif is_cut:
+                became["cut off for their length; export anew with more --max-answer-tokens"] += 1
             elif text is None:
                 became["without a text"] += 1
             else:

@@ -30,7 +30,6 @@ _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # No later request can fare better: the address, the key or the model is wrong.
 _FATAL = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
 _MAX_BYTES = 1 << 20  # of one answer
-_MAX_TOKENS = 400  # of one answer; reasoning models think first
 _LONGEST_WAIT = 60.0  # s, between two attempts
 
 
@@ -49,6 +48,8 @@ class ChatBackend:
         retries: further attempts after a passing failure (429, 5xx, a lost connection, a timeout,
             an answer that is no chat completion), with growing random pauses, or as long as the
             endpoint asks for by ``Retry-After``.
+        max_answer_tokens: of one answer; reasoning models think first. What is cut off there is no
+            answer.
         allow_remote: let prompts leave this machine.
         first_pause: seconds before the first further attempt, at most.
 
@@ -69,6 +70,7 @@ class ChatBackend:
         concurrency: int = 8,
         timeout: float = 120.0,
         retries: int = 5,
+        max_answer_tokens: int = 400,
         allow_remote: bool = False,
         first_pause: float = 0.5,
     ) -> None:
@@ -79,6 +81,8 @@ class ChatBackend:
                 f"concurrency {concurrency}, timeout {timeout} and retries {retries}: give at "
                 "least 1, more than 0 and at least 0"
             )
+        if max_answer_tokens < 1:
+            raise ValueError(f"max_answer_tokens is {max_answer_tokens}; give 1 or more")
         self._url = base_url.rstrip("/")
         self._is_local = check_url(self._url, allow_remote=allow_remote)
         self._key = os.environ.get(KEY_VARIABLE, "").strip()
@@ -88,12 +92,12 @@ class ChatBackend:
             raise ValueError(f"{self._url}: {KEY_VARIABLE} is set, and is sent over https only")
         self.model = model
         self._concurrency, self._timeout, self._retries = concurrency, timeout, retries
-        self._first_pause = first_pause
+        self._first_pause, self._max_answer_tokens = first_pause, max_answer_tokens
         self._has_answered = False
 
     def parameters(self) -> dict[str, object]:
         """Sampling: greedy, so that a request has one answer."""
-        return {"temperature": 0, "seed": 0, "max_tokens": _MAX_TOKENS}
+        return {"temperature": 0, "seed": 0, "max_tokens": self._max_answer_tokens}
 
     def body(self, request: Request) -> dict[str, Any]:
         """What is sent for a request."""
@@ -207,7 +211,11 @@ class ChatBackend:
         if status != 200:
             wait = _retry_after(response.headers.get("Retry-After", ""))
             return _Outcome(problem=f"HTTP {status}", is_passing=status in _PASSING, wait=wait)
-        text = text_of_completion(bytes(content))
+        text, is_cut = text_of_completion(bytes(content))
+        if is_cut:  # the same request is cut again
+            most = self._max_answer_tokens
+            problem = f"cut off within {most} tokens; raise --max-answer-tokens"
+            return _Outcome(problem=problem, is_passing=False)
         return _Outcome(text=text, problem="" if text else "no chat completion")
 
 
@@ -262,13 +270,17 @@ def _retry_after(header: str) -> float:
         return 0.0
 
 
-def text_of_completion(content: bytes | str) -> str | None:
-    """What the message of a chat completion says, or None where it is none or says nothing."""
+def text_of_completion(content: bytes | str) -> tuple[str | None, bool]:
+    """What the message of a chat completion says, and whether it was cut off for its length.
+
+    None where it is no completion, says nothing, or was cut off.
+    """
     try:
-        text = json.loads(content)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        return None
-    return spoken(text) or None if isinstance(text, str) else None
+        choice = json.loads(content)["choices"][0]
+        text, is_cut = choice["message"]["content"], choice.get("finish_reason") == "length"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return None, False
+    return (spoken(text) or None if isinstance(text, str) and not is_cut else None), is_cut
 
 
 def check_url(url: str, *, allow_remote: bool) -> bool:

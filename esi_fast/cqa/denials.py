@@ -72,6 +72,9 @@ def _read(text: str, cue: re.Match[str], found: Found) -> tuple[str, str] | None
         for first, _, _ in found
         if end <= first < limit and not _STOPS.search(text[end:first])
     ]
+    if after and name == "turned" and not before:
+        # "RBBB no longer present, replaced by LBBB": what came in its place is there.
+        return (text[:start], text[end:]) if opens and is_denied(text[: opens - 3]) else None
     if after and not (before and name in _FINDING_BEFORE):
         stop = len(text) if name in ("history", "denies") else limit
         return _applied(name, text, start, start, end, stop)
@@ -83,6 +86,8 @@ def _read(text: str, cue: re.Match[str], found: Found) -> tuple[str, str] | None
     rest = f"{text[opens:start]} {text[end:limit]}"
     if any(word not in FILLER for word in re.findall(r"[\w']+", rest)):
         return None
+    if name == "unlikely" and text[opens:start].strip():
+        return None  # "Axis doubtful, AF" doubts the axis
     # A clause of its own: "Indication: AF", "AF: excluded".
     if found and (opens == 0 or (name == "history" and closes < len(text))):
         return _applied(name, text, start, start, min(closes + 2, len(text)), len(text))

@@ -28,6 +28,15 @@ _SEEN = (
     r"|visible|visuali[sz]ed|shown|appreciated|there)"
 )
 _SHAPED = r"(?:elevat|depress|inver|prolong|short|wid|flat|peak)\w*"
+# What is found and may mean nothing, or have any cause: it is there all the same.
+_UNSURE = (
+    r"(?:doubtful|dubious|uncertain|unclear|unknown|undetermined|indeterminate|questionable"
+    r"|equivocal|debatable|unlikely|limited|little|no)"
+)
+_MEANING = (
+    r"(?:clinical |diagnostic )?(?:significance|importance|relevance|meaning|origin|a?etiology"
+    r"|cause)"
+)
 # Rate and age beside "normal except for" are read with it.
 _EXCEPT = (
     r"(?:except|apart from|aside from|other than|save|but)(?: for)?"
@@ -46,6 +55,11 @@ REWRITTEN = tuple(
         # what sounds like a denial and is none
         (r"(?:no|without|beyond)(?: (?:a|any))? doubt|not only", " "),
         (r"limited to", "in"),
+        (
+            rf"(?:of (?:an? )?{_UNSURE}|without) {_MEANING}"
+            rf"|, {_MEANING} {_SMALL}{_UNSURE}(?= ,|$)",
+            " ",
+        ),
         (
             r"(?:is |was |were )?(?:not|never|absent) (?:(?:present|seen|noted|there|evident) )?"
             rf"(?:(?:on|in|at) (?:the )?{_EARLIER} (?:{_ECG})|previously|before|earlier)",

@@ -26,7 +26,7 @@ from esi_fast.leads import STANDARD_LEADS
 from esi_fast.retriever import Document, Retriever
 
 # Below these scores nothing in the passages is about the statement: abstain.
-MIN_SCORE = {"bm25": 1.0, "dense": 0.1, "fused": 1 / 65}
+MIN_SCORE = {"bm25": 1.0, "dense": 0.1}
 _ACUTE = ("acute", "recent")
 
 
@@ -65,14 +65,13 @@ def retrieve(statement: Statement, retriever: Retriever, k: int = 3) -> tuple[Do
     if not statement.is_finding:
         return ()
     words = phrase(statement)
-    lowest = MIN_SCORE[retriever.score_kind]
     acuities = ("acute", "") if statement.acuity in _ACUTE else ("",)
     for concept in dict.fromkeys((statement.concept, statement.base)):
         for acuity in acuities:
             wanted = {"concept": concept, "acuity": acuity}
             # All of them, or many books would drive out the built-in passage.
             every = max(len(retriever), 1)
-            hits = retriever.query(words, k=every, filter=wanted, min_score=lowest)
+            hits = retriever.query(words, k=every, filter=wanted, min_score=MIN_SCORE)
             if hits:
                 found = [hit.document for hit in hits]
                 ranked = sorted(found, key=lambda one: "appearance" not in one.metadata)

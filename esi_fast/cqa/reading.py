@@ -19,6 +19,8 @@ from esi_fast.cqa.denials import is_denied, plain_denials, unread_doubt
 from esi_fast.cqa.modifiers import Tail, leads_in, rate_of, tail_of, take, territory_of, unread
 
 NOT_FINDINGS = frozenset({"summary", "technical", "fragment", "unknown"})
+# The order in which premature complexes come.
+_ORDERS = frozenset({"bigeminy", "trigeminy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,12 @@ def _add(statements: list[Statement], statement: Statement, before: str, behind:
     previous = statements[-1]
     is_alternative = bool(wording.ALTERNATIVE.match(before))
     is_listed = bool(wording.LISTED.match(before))
+    is_order = statement.base in _ORDERS and previous.base.startswith("premature_")
+    if is_order and before.strip() in ("", "in", "with"):
+        # "No PVCs in bigeminy", "ventricular bigeminy cannot be excluded": both or neither.
+        hedge = statement.certainty if previous.certainty == "definite" else previous.certainty
+        previous = statements[-1] = replace(previous, certainty=hedge)
+        statement = replace(statement, certainty=hedge, negated=previous.negated)
     is_joined = is_alternative or before.strip() == "and"
     if previous.negated and (is_joined or (is_listed and re.search(r"\bn?or\b", behind))):
         # "no A, B or C" and "no A and B" deny all of them.

@@ -28,7 +28,7 @@ _ROLE_MARKS = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 # A reasoning model thinks first; its chat template may have opened the thought in the prompt.
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+_THOUGHT = re.compile(r"^.*</think>|^\s*<think>.*$", re.DOTALL)
 _SYSTEM = f"""\
 You write what a finding looks like on a 12-lead ECG, for the training of a model.
 The user message holds data between <data-{{mark}}> and </data-{{mark}}>: a finding, leads, and

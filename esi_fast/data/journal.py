@@ -9,8 +9,6 @@ is not in the journal, and the next run truncates it away. Everything here is or
 from __future__ import annotations
 
 import csv
-import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -21,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_origin, get_type_hints
 
+from esi_fast.cqa.file_lock import lock_file
 from esi_fast.data.plan import PlannedShard
 from esi_fast.data.shard_index import (
     INDEX_FILE,
@@ -95,13 +94,9 @@ class Journal:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file.fileno())
         except BlockingIOError:
             raise FileExistsError(f"{self._out} is being written by another process") from None
-        except OSError as error:
-            # Some cluster file systems have no locks; the build is as safe as its user is careful.
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
 
     def _load(self, settings: dict[str, Any]) -> None:
         self._remove_partial_shards()

@@ -6,7 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from esi_fast import __version__
 from esi_fast.cqa.caption import MAX_TOKENS
+from esi_fast.data.token_count import TokenCounter
 from esi_fast.leads import STANDARD_LEADS, lead_indices
 from esi_fast.signal.measurements import HIGHEST_RATE, LOWEST_RATE
 
@@ -108,7 +110,17 @@ class BuildSettings:
         return list(lead_indices(STANDARD_LEADS, self.leads))
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as index.json and the journal hold them."""
+        """The settings as index.json and the journal hold them.
+
+        With what else decides on the bytes: the version of this package, whose readings of reports
+        and measurements change, and the tokenizer's own digest.
+
+        Raises:
+            OSError, ModuleNotFoundError, ValueError: as `TokenCounter.sha256`, if there is one.
+        """
         numbers = {"fs": float(self.fs), "duration": float(self.duration)}
         lists = {"leads": list(self.leads), "keep_rejected": sorted(self.keep_rejected)}
-        return asdict(self) | numbers | lists
+        settings = {"esi_fast": __version__} | asdict(self) | numbers | lists
+        if self.tokenizer:
+            settings["tokenizer_sha256"] = TokenCounter(self.tokenizer).sha256()
+        return settings

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tempfile
 import warnings
@@ -23,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from esi_fast.data.augment import draw_sentences, sentences_of
+from esi_fast.data.token_count import tokenizer_sha256
 
 if TYPE_CHECKING:
     from esi_fast.data.shard_set import ShardSet
@@ -96,7 +96,7 @@ class CaptionTokens:
         self._max_tokens = max_tokens
         self._special = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
         self.path = None
-        named = f"{_VERSION} {shard_set.digest} {_identity(tokenizer)}"
+        named = f"{_VERSION} {shard_set.digest} {tokenizer_sha256(tokenizer)}"
         name = f"tokens-{hashlib.sha256(named.encode()).hexdigest()[:16]}.npz"
         for folder in folders:
             if self._load(folder / name, len(shard_set)):
@@ -247,14 +247,6 @@ class CaptionTokens:
             return False
         self._sentences, self._caption_ends, self._ids, self._sentence_ends = arrays
         return len(self._caption_ends) == num_rows
-
-
-def _identity(tokenizer: Any) -> str:
-    """What decides on the ids that a tokenizer gives."""
-    said = json.loads(tokenizer.backend_tokenizer.to_str())
-    for state in ("padding", "truncation"):  # of the last call
-        said.pop(state, None)
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _prove(tokenizer: Tokenizer, caption: str, sentences: list[str]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_SCORES = ("bm25", "dense", "fused")
+
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
     """An integer, of Python's or numpy's types.
@@ -39,6 +41,23 @@ def check_filter(wanted: object) -> None:
         raise ValueError(
             f"filter is {wanted!r}; give a dict of metadata keys, which are strings, and values"
         )
+
+
+def lowest_scores(min_score: object, kind: str) -> Mapping[str, float]:
+    """The lowest score that each kind of score may have, by its name; a number is of ``kind``.
+
+    Raises:
+        ValueError: it is no number, no None and no mapping of kinds of scores to numbers.
+    """
+    if min_score is None:
+        return {}
+    lowest: Mapping[str, Any] = min_score if isinstance(min_score, Mapping) else {kind: min_score}
+    if not all(name in _SCORES and is_number(value) for name, value in lowest.items()):
+        raise ValueError(
+            f"min_score is {min_score!r}; give a number, None for no limit, or a dict of "
+            f"{', '.join(_SCORES)} to numbers"
+        )
+    return lowest
 
 
 def made_vectors(made: Any, count: int, dimension: int, what: str) -> NDArray[np.float32]:

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.retriever import storage
-from esi_fast.retriever.arguments import check_filter, is_number, made_vectors, whole_number
+from esi_fast.retriever.arguments import (
+    check_filter,
+    is_number,
+    lowest_scores,
+    made_vectors,
+    whole_number,
+)
 from esi_fast.retriever.bm25 import Bm25
 from esi_fast.retriever.documents import Document, Hit, Mask, MetadataIndex, check
 from esi_fast.retriever.embedders import Embedder, HashingEmbedder
@@ -185,7 +191,7 @@ class Retriever:
         text: str,
         k: int = 3,
         filter: Mapping[str, object] | None = None,
-        min_score: float | None = None,
+        min_score: float | Mapping[str, float] | None = None,
     ) -> list[Hit]: ...
 
     @overload
@@ -194,7 +200,7 @@ class Retriever:
         text: list[str],
         k: int = 3,
         filter: Mapping[str, object] | None = None,
-        min_score: float | None = None,
+        min_score: float | Mapping[str, float] | None = None,
     ) -> list[list[Hit]]: ...
 
     def query(
@@ -202,7 +208,7 @@ class Retriever:
         text: str | list[str],
         k: int = 3,
         filter: Mapping[str, object] | None = None,
-        min_score: float | None = None,
+        min_score: float | Mapping[str, float] | None = None,
     ) -> list[Hit] | list[list[Hit]]:
         """The documents nearest to a text, best first, equal scores in the order of adding.
 
@@ -212,7 +218,8 @@ class Retriever:
             filter: metadata that a document must have, each value as given or, for a list, tuple
                 or set, any of its members. A document's own list matches if a member does.
             min_score: leave out documents below it; what a score is, `Hit` says. A BM25 score of
-                0 (no word in common) is never a hit.
+                0 (no word in common) is never a hit. A fused score tells ranks alone: for hybrid,
+                ``{"bm25": 1.0, "dense": 0.1}`` limits the scores that are ranked.
 
         Returns:
             Hits, or for a list of queries a list of them each; none for an empty retriever or a
@@ -220,8 +227,9 @@ class Retriever:
 
         Raises:
             ValueError: a query is not a string, ``k`` no whole number or below 1, ``filter`` no
-                mapping of strings or with a value that cannot be compared, ``min_score`` no number
-                or NaN, or the embedder makes something else of a query than a finite vector.
+                mapping of strings or with a value that cannot be compared, ``min_score`` neither
+                a number nor a dict of them by `Hit.source`, or NaN, or the embedder makes
+                something else of a query than a finite vector.
         """
         texts = text if isinstance(text, list) else [text]
         for one in texts:
@@ -229,8 +237,7 @@ class Retriever:
                 raise ValueError(f"query is a {type(one).__name__}; give a string")
         k = whole_number("k", k)
         check_filter(filter)
-        if min_score is not None and not is_number(min_score):
-            raise ValueError(f"min_score is {min_score!r}; give a number, or None for no limit")
+        lowest = lowest_scores(min_score, self.score_kind)
         vectors = self._embed(texts) if self._vectors is not None else None
         with self._lock.read():
             bm25, metadata = self._tables_of_now()
@@ -240,9 +247,8 @@ class Retriever:
                     Hit(document, score, rank, self.score_kind)
                     for rank, (position, score) in enumerate(ranked)
                     if (document := self._documents[position]) is not None
-                    and (min_score is None or score >= min_score)
                 ]
-                for ranked in self._find(texts, vectors, bm25, k, allowed)
+                for ranked in self._find(texts, vectors, bm25, k, allowed, lowest)
             ]
         return hits if isinstance(text, list) else hits[0]
 
@@ -253,21 +259,21 @@ class Retriever:
         bm25: Bm25 | None,
         k: int,
         allowed: Mask | None,
+        lowest: Mapping[str, float],
     ) -> list[_Ranked]:
         if not self._position:
             return [[] for _ in texts]
-        if vectors is None:
-            assert bm25 is not None
-            return [_by_words(bm25, text, k, allowed) for text in texts]
-        if bm25 is None:
-            return self._by_vectors(vectors, k, allowed)
-        depth = max(5 * k, 50)
-        return [
-            _fuse(_by_words(bm25, text, depth, allowed), by_vectors)[:k]
-            for text, by_vectors in zip(
-                texts, self._by_vectors(vectors, depth, allowed), strict=True
-            )
-        ]
+        depth = max(5 * k, 50) if self.backend == "hybrid" else k
+        found = []
+        if bm25 is not None:
+            words = [_by_words(bm25, text, depth, allowed) for text in texts]
+            found.append([_above(ranked, lowest.get("bm25")) for ranked in words])
+        if vectors is not None:
+            near = self._by_vectors(vectors, depth, allowed)
+            found.append([_above(ranked, lowest.get("dense")) for ranked in near])
+        if len(found) == 1:
+            return found[0]
+        return [_above(_fuse(*both), lowest.get("fused"))[:k] for both in zip(*found, strict=True)]
 
     def _by_vectors(
         self, vectors: NDArray[np.float32], k: int, allowed: Mask | None
@@ -378,6 +384,10 @@ def _by_words(bm25: Bm25, text: str, k: int, allowed: Mask | None) -> _Ranked:
     # A stable sort of the negated scores keeps equal ones in the order of adding.
     order = np.argsort(-scores, kind="stable")[:k]
     return [(int(one), float(scores[one])) for one in order if scores[one] > 0]
+
+
+def _above(ranked: _Ranked, least: float | None) -> _Ranked:
+    return [row for row in ranked if least is None or row[1] >= least]
 
 
 def _fuse(first: _Ranked, second: _Ranked) -> _Ranked:

@@ -7,8 +7,6 @@ counts once its line is on disk; on the way back each is read again and must hav
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from esi_fast.cqa.file_lock import lock_file
 from esi_fast.data.journal import sync_folder
 from esi_fast.data.shard_index import sha256_of, write_synced
 
@@ -143,13 +142,9 @@ class Parts:
 
     def _lock(self) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file.fileno())
         except BlockingIOError:
             raise FileExistsError(f"{self.folder} is being written by another process") from None
-        except OSError as error:
-            # Some cluster file systems have no locks; the job is as safe as its user is careful.
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
 
     def _load(self, settings: dict[str, Any]) -> None:
         self._file.seek(0)
