@@ -117,6 +117,7 @@ NUMBERS = [
         ("v2 and avf", {"V2", "aVF"}),
         ("V8 and V4R", {"V8", "V4R"}),
         ("Mobitz II, type II block; a P that leads almost directly into a QRS", set()),
+        ("Mobitz type I or II", set()),
     ],
 )
 def test_leads_named(text: str, expected: set[str]) -> None:

@@ -12,7 +12,8 @@ import pytest
 from esi_fast.cqa.concepts import WALLS_OF_WORD, concepts, display_name
 from esi_fast.cqa.generate import describe_all
 from esi_fast.cqa.knowledge import passage_retriever, passages, sources_by_key
-from esi_fast.cqa.knowledge.passage import check_together, document_of, leads_named
+from esi_fast.cqa.knowledge.passage import check_together, document_of
+from esi_fast.cqa.lead_words import leads_named
 from esi_fast.cqa.statements import Statement, normalize
 from esi_fast.cqa.template import TemplateBackend
 from esi_fast.retriever import Document

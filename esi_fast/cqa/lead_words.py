@@ -18,7 +18,8 @@ _DIGIT_OF |= {str(index): index for index in range(1, 7)}
 
 _DASH = r"\s*(?:-|\u2013|\u2014|/|to|through|thru|until|and|,)\s*"
 _RANGE = r"\s*(?:-|\u2013|\u2014|to|through|thru|until)\s*"
-_TYPE = re.compile(r"\b(?:Mobitz|type)(?:[ -]type)? I{1,2}\b", re.IGNORECASE)  # no lead
+# No leads.
+_TYPE = re.compile(r"\b(?:Mobitz|type)(?:[ -]type)? I{1,2}(?: (?:or|and) I{1,2})?\b", re.IGNORECASE)
 _CHEST_IN_WORDS = re.compile(rf"\bV[- ]({'|'.join(_DIGITS)})\b", re.IGNORECASE)
 _CHEST_RANGE = re.compile(rf"\bV([1-6]){_RANGE}V?([1-6])\b(?![.:%]\d)", re.IGNORECASE)
 _NAMED = re.compile(r"\b(?:aV[RLF]|V[1-6]|I{1,3})\b", re.IGNORECASE)

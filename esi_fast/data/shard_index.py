@@ -22,13 +22,14 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from esi_fast.signal.record_batch import MISSING_INT16
 from esi_fast.signal.resample import _core
 
 INDEX_FILE = "index.json"
 FORMAT = "esi_fast shards"
 FORMAT_VERSION = 2
 SPLITS = ("train", "val", "test")
-MISSING = -32768
+MISSING = MISSING_INT16
 SATURATED = 32767
 UNIT_PER_MV = 1000
 BLOCK = 512

@@ -34,8 +34,8 @@ class ECGRecord:
         signal: ``(L, T)`` float32, millivolt, NaN where a sample is missing; row ``i`` is
             ``leads[i]``.
         digital: ``(num_signals, T)``, ADC units of every signal in the order of the file: int16, or
-            int32 where a format needs it (8, 24, 32, and what ``wfdb`` read), with the format's
-            own value for missing samples.
+            int32 where a format needs it (8, 24, 32, what ``wfdb`` read, several segments), with
+            the format's own value for missing samples.
         fs: sampling rate, Hz: the header's, times its samples per frame where every signal has
             as many (where they differ, the samples of a frame are averaged).
         leads: names of the rows of ``signal`` (the standard twelve unless others were asked for).

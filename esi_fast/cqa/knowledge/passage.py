@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from esi_fast.cqa.concepts import concept_name, concepts, ordered_walls
+from esi_fast.cqa.lead_words import leads_named
 from esi_fast.leads import STANDARD_LEADS
 from esi_fast.retriever import Document
 
@@ -17,8 +18,6 @@ _TEXT_WORDS = (35, 130)
 _WORDING_WORDS = (3, 20)
 
 _LEAD = re.compile(r"\b(?:aV[RLF]|V[1-6]|I{1,3})\b")
-_LEAD_RANGE = re.compile(r"\bV([1-6])(?: to |-)V([1-6])\b")
-_TYPE = re.compile(r"\b(?:[Tt]ype|Mobitz) I{1,2}(?: or II)?\b")
 # A wording stands behind "Possibly": in lower case, unless it starts with a wave or an interval.
 _START = re.compile(r"(?:[a-z]|(?:[PQRSTUJ]|PP|PR|QRS|QS|QT|RR|ST)(?:-[A-Z]+)*\b)")
 
@@ -56,15 +55,6 @@ def check_together(documents: Iterable[Document]) -> None:
             said[key] = document.title
 
 
-def leads_named(text: str) -> set[str]:
-    """The standard leads that a text names, ranges such as "V1 to V4" written out."""
-    text = _TYPE.sub(" ", text)
-    named = set(_LEAD.findall(text))
-    for first, last in _LEAD_RANGE.findall(text):
-        named |= {f"V{number}" for number in range(int(first), int(last) + 1)}
-    return named
-
-
 def _document(row: Mapping[str, Any], sources: Mapping[str, str]) -> Document:
     if missing := [key for key in _NEEDED if key not in row]:
         raise ValueError(f"lacks {', '.join(missing)}")
@@ -85,7 +75,7 @@ def _document(row: Mapping[str, Any], sources: Mapping[str, str]) -> Document:
     if not _TEXT_WORDS[0] <= len(text.split()) <= _TEXT_WORDS[1]:
         raise ValueError(f"has a text of {len(text.split())} words, not {_TEXT_WORDS}")
     said = " ; ".join((row["appearance"], *row["paraphrases"], row.get("mirror", ""), text))
-    if unlisted := leads_named(said) - set(row["leads"]):
+    if unlisted := (leads_named(said) & set(STANDARD_LEADS)) - set(row["leads"]):
         raise ValueError(f"names leads outside its list: {', '.join(sorted(unlisted))}")
     concept, acuity = concept_name(base, walls), row.get("acuity", "")
     return Document(
