@@ -20,7 +20,8 @@ import tyro
 from esi_fast.cli import UsageError
 from esi_fast.recipe_rules import check_ranges
 
-RECIPES = Path(__file__).resolve().parent.parent / "tools" / "recipes"
+# In the package, so that an installed one has them; tools/recipes is a link to it.
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,12 @@ class OptimConfig:
     """... by this factor."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    beta1: float = 0.9
+    """Decay a step of the mean of gradients."""
+    beta2: float = 0.98
+    """Decay a step of the mean of their squares."""
+    eps: float = 1e-6
+    """Added to the root of that mean."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ _POSITIVE = {
     "optim.lr",
     "optim.clip",
     "optim.decay_factor",
+    "optim.eps",
     "train.epochs",
     "train.micro_batches",
     "train.log_every",
@@ -55,6 +56,9 @@ def check_ranges(recipe: Recipe) -> None:
             raise UsageError(f"augment.{name} = {getattr(recipe.augment, name)}: in uV, below 1e6")
     if recipe.data.sentence_sampling > 1:
         raise UsageError(f"data.sentence_sampling = {recipe.data.sentence_sampling}: 0 to 1")
+    for name in ("beta1", "beta2"):
+        if getattr(recipe.optim, name) >= 1:
+            raise UsageError(f"optim.{name} = {getattr(recipe.optim, name)}: below 1")
     if recipe.data.batch_size % recipe.train.micro_batches:
         raise UsageError(
             f"train.micro_batches = {recipe.train.micro_batches}: must divide data.batch_size "

@@ -41,8 +41,8 @@ validate_every = 4
 """
 
 
-def make_shards(folder: Path) -> Path:
-    """Shards of 60 simulated records with captions, some of them for validation."""
+def make_shards(folder: Path, **settings: float) -> Path:
+    """Shards of 60 simulated records with captions, some of them for validation by default."""
     write_tree(folder / "records", 60, seed=7, fs=250, duration=5)
     catalogue = open_catalogue(folder / "records")
     lines = [line for entry in catalogue for line in entry.statements]
@@ -52,6 +52,7 @@ def make_shards(folder: Path) -> Path:
         fs=100,
         duration=5.0,
         captions=describe_reports([line] for line in lines),
+        **settings,
     )
     return folder / "shards"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
@@ -13,6 +15,7 @@ from esi_fast.cli import UsageError
 from esi_fast.config import (
     RECIPES,
     AugmentConfig,
+    OptimConfig,
     Recipe,
     parse_pretrain,
     saved_recipe,
@@ -20,6 +23,7 @@ from esi_fast.config import (
 )
 from esi_fast.data.augment_signal import SignalAugmentation
 from esi_fast.recipe_rules import deepspeed_config, lora_rank, monitor_config
+from esi_fast.training.optim import adamw
 
 
 def test_flags_override_the_recipe_and_the_launcher_comes_first() -> None:
@@ -71,6 +75,8 @@ def test_every_recipe_reads_and_its_toml_reads_back_equal(path: Path, tmp_path: 
         ("[train]\nepochs = true", "train.epochs = True"),
         ("[train]\nseed = -1", "train.seed = -1: must be a number from 0 up"),
         ("[optim]\nlr = nan", "optim.lr = nan"),
+        ("[optim]\nbeta2 = 1.0", "optim.beta2 = 1.0: below 1"),
+        ("[optim]\neps = 0.0", "optim.eps = 0.0: must be greater than 0"),
         ("[data]\nsentence_sampling = 2.0", "data.sentence_sampling = 2.0: 0 to 1"),
         ("optim = 3", "optim = 3: must be a table"),
         ("[optim", "is not a TOML file"),
@@ -148,6 +154,14 @@ def test_a_resumed_run_keeps_its_recipe(tmp_path: Path) -> None:
         parse_pretrain([*resume, "--recipe", "base"])
     with pytest.raises(UsageError, match="is not a run folder"):
         parse_pretrain(["--out", str(tmp_path / "no"), "--resume", "latest"])
+
+
+def test_the_papers_recipe_names_the_settings_of_its_optimizer() -> None:
+    optim = tomllib.loads((RECIPES / "paper.toml").read_text())["optim"]
+    assert {item.name for item in fields(OptimConfig)} == optim.keys()
+    defaults = inspect.signature(adamw).parameters  # of who calls it without a recipe
+    assert (OptimConfig().beta1, OptimConfig().beta2) == defaults["betas"].default
+    assert OptimConfig().eps == defaults["eps"].default
 
 
 def test_there_are_few_knobs_and_each_is_read(root: Path) -> None:

@@ -345,6 +345,8 @@ def test_a_frozen_text_encoder_is_not_trained() -> None:
     found = estimate(recipe, world_size=1, fs=500.0, num_samples=5000, num_records=1000)
     assert found.parameters["text encoder"].trained == 0
     assert found.flops["text encoder"].backward == 0
+    assert found.memory.texts == 2**18 * 768 * 2
+    assert "remembered texts 403 MB" in describe(found)
 
 
 def test_captions_longer_than_the_text_encoder_reads() -> None:

@@ -123,8 +123,15 @@ for value in weights.values():
     dist.all_reduce(value.grad)
     value.grad /= 2
 losses = mean_over_ranks({"contrastive": contrastive, "captioning": captioning})
+# A gradient that the gathered rows share with another tensor stays that tensor's own.
+other = torch.zeros(2, 1, requires_grad=True)
+scaled, mine = other * 1, torch.zeros(1, 1, requires_grad=True)
+((all_gather(mine) + scaled) * (rank + 1)).sum().backward()
+losses |= {f"shared {rank}": other.grad, f"gathered {rank}": mine.grad}
+parts = [None, None]
+dist.all_gather_object(parts, losses)
 if rank == 0:
-    torch.save({k: v.grad for k, v in weights.items()} | losses, sys.argv[2])
+    torch.save({k: v.grad for k, v in weights.items()} | parts[0] | parts[1], sys.argv[2])
 shut_down()
 """
 
@@ -177,6 +184,9 @@ def test_two_ranks_of_eight_are_one_of_sixteen(tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], value.grad, rtol=1e-12, atol=1e-14, msg=name)
     assert found["contrastive"] == pytest.approx(contrastive.item(), rel=1e-6)
     assert found["captioning"] == pytest.approx(captioning.item(), rel=1e-6)
+    for rank in (0, 1):
+        assert found[f"shared {rank}"].tolist() == [[rank + 1]] * 2
+        assert found[f"gathered {rank}"].tolist() == [[3]]
 
 
 def test_the_learning_rate_warms_up_and_steps_down() -> None:
@@ -195,3 +205,6 @@ def test_only_matrices_are_decayed() -> None:
     assert decayed["weight_decay"] == 0.1
     assert len(rest["params"]) == 3
     assert rest["weight_decay"] == 0
+    given = adamw(module.named_parameters(), lr=1e-3, weight_decay=0.1, betas=(0.5, 0.6), eps=1e-3)
+    assert given.defaults["betas"] == (0.5, 0.6)
+    assert given.defaults["eps"] == 1e-3

@@ -140,6 +140,25 @@ def test_logits_never_see_the_token_that_they_predict(model: ESI) -> None:
             assert not torch.equal(before[:, changed:], after[:, changed:])
 
 
+def test_a_caption_is_the_likeliest_next_token_again_and_again(model: ESI) -> None:
+    ecg = torch.randn(3, 12, 256)
+    shapes: list[tuple[int, ...]] = []
+    hook = model.decoder.to_logits.register_forward_hook(
+        lambda module, arguments, logits: shapes.append(tuple(logits.shape))
+    )
+    captions = model.caption(ecg)
+    hook.remove()
+    assert set(shapes) == {(3, model.text_config.vocab_size)}  # of the last position alone
+    ids = torch.full((3, 1), model.tokenizer.cls_token_id)
+    for _ in shapes:
+        logits = model.caption_logits(ecg, torch.nn.functional.pad(ids, (0, 1)))
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+    for row, caption in zip(ids.tolist(), captions, strict=True):
+        if (end := model.tokenizer.sep_token_id) in row:
+            row = row[: row.index(end)]
+        assert model.tokenizer.decode(row, skip_special_tokens=True) == caption
+
+
 def test_captions_depend_on_the_order_of_the_ecg(model: ESI) -> None:
     """Cross-attention reads the sequence: a constant context would not tell two ECGs apart."""
     batch = model.tokenize(CAPTIONS[:1])
@@ -185,7 +204,9 @@ def test_equal_captions_give_equal_tokenizers() -> None:
 
 def test_saved_and_loaded_it_is_the_same(model: ESI, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
+    seed = torch.get_rng_state()
     again = ESI.from_pretrained(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), seed)
     ecg = torch.randn(3, 12, 256)
     assert again.config == model.config
     assert torch.equal(again.encode_ecg(ecg), model.encode_ecg(ecg))

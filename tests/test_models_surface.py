@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import esi_fast as ef
+from esi_fast.models.card import write_card
 from esi_fast.models.convert import convnextv2_from_2d
 from esi_fast.models.convnext1d import VARIANTS
 from esi_fast.models.esi import ESI, ESIConfig
@@ -198,6 +199,38 @@ def test_a_model_keeps_the_card_that_it_came_with(model: ESI, tmp_path: Path) ->
     (tmp_path / "first/README.md").write_text(card + "\nTrained on the moon.\n")
     ESI.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
     assert (tmp_path / "second/README.md").read_text().endswith("Trained on the moon.\n")
+
+
+def test_a_card_tells_nothing_of_the_machine_that_trained(model: ESI, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
+    (tmp_path / "recipe.toml").write_text("""[model]
+text_model = "/home/alice/a b/BioLinkBERT-base/"
+encoder = "convnextv2_zepto"
+
+[data]
+shards = ["/home/alice/one", "/home/alice/two"]
+captions = "/home/alice/captions.jsonl"
+
+[deepspeed.csv_monitor]
+output_path = "/home/alice/logs"
+hosts = ["~alice/one", "lab/model", "/home/alice/two"]
+""")
+    write_card(tmp_path / "README.md", model, tmp_path, "step-00000003")
+    card = (tmp_path / "README.md").read_text()
+    assert "alice" not in card
+    assert (
+        """[model]
+text_model = "BioLinkBERT-base"
+encoder = "convnextv2_zepto"
+
+[data]
+
+[deepspeed.csv_monitor]
+output_path = "logs"
+hosts = ["one", "lab/model", "two"]
+"""
+        in card
+    )
 
 
 def test_preprocess_takes_arrays_and_files_alike(model: ESI, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_the_wheel_holds_the_package_with_its_data_and_nothing_else(
     assert {".toml", ".jinja"} <= {Path(name).suffix for name in data}
     assert any(name.startswith("esi_fast/cqa/knowledge/") for name in data)
     assert "esi_fast/py.typed" in data
+    recipes = {f"esi_fast/recipes/{path.name}" for path in (root / "tools" / "recipes").iterdir()}
+    assert "esi_fast/recipes/base.toml" in recipes <= data
 
 
 def test_the_wheel_says_what_it_is(root: Path, wheel: zipfile.ZipFile):

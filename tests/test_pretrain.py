@@ -25,7 +25,9 @@ from pretrain_runs import (
     pretrain,
 )
 
+from esi_fast.config import DataConfig, Invocation
 from esi_fast.models.esi import ESI
+from esi_fast.pretrain.parts import cannot_validate
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +145,22 @@ def test_the_export_loads_without_deepspeed(finished: Path, root: Path) -> None:
 
 
 @pytest.mark.dist
-def test_plain_python_needs_no_launcher(shards: Path, recipe: Path, root: Path) -> None:
-    run = shards.parent / "alone"
+def test_plain_python_needs_no_launcher_and_a_missing_val_split_is_said(
+    recipe: Path, root: Path, tmp_path: Path
+) -> None:
+    shards, run = make_shards(tmp_path, val_fraction=0.0), tmp_path / "alone"
     arguments = ("--recipe", recipe, "--data.shards", shards, "--out", run, "--train.epochs", "0.2")
     done = pretrain(root, *arguments, launcher="python")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(losses(run)) >= 1
+    said = (run / "log.txt").read_text()
+    assert "warning: not validated, and no checkpoint will be the best: the shards have no" in said
+    assert not (run / "checkpoints" / "best").exists()
+
+
+def test_streams_have_nothing_to_be_validated_on() -> None:
+    invocation = Invocation(data=DataConfig(shards=("https://lab/train-000000.tar",)))
+    assert cannot_validate(invocation) == "streams have no val split"
 
 
 @pytest.mark.dist

@@ -63,5 +63,19 @@ def test_a_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path / "validation.jsonl")] == [8]
 
 
+def test_what_is_done_between_steps_is_not_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((0.0, 10.0, 100.0, 101.0))
+    monkeypatch.setattr("esi_fast.training.runlog.time.perf_counter", lambda: next(clock))
+    log = RunLog(tmp_path, 10, first_step=0, active=True, records=8)
+    take = {"tokens": 60.0, "places": 80.0, "flops": 1e9, "wait_s": 0.0, "memory_bytes": 0}
+    log.step(1, METRICS, **take)
+    log.restart_clock()  # after a checkpoint of 90 s
+    log.step(2, METRICS, **take)
+    log.close()
+    assert [line["step_ms"] for line in lines(tmp_path / "metrics.jsonl")] == [10_000, 1000]
+
+
 def test_durations() -> None:
     assert [format_duration(s) for s in (59.4, 725, 11220)] == ["59s", "12m05s", "3h07m"]

@@ -42,14 +42,54 @@ def test_a_frozen_encoder_reads_each_text_once_and_remembers_it_to_the_last_bit(
     )
     first = text(*padded(rows))
     torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
-    assert lengths == [3, 6, 3]  # three texts, without padding
+    assert lengths == [3, 3, 6]  # three texts, without padding
     again = text(*padded(rows[::-1]))
-    assert lengths == [3, 6, 3]
+    assert lengths == [3, 3, 6]
     assert torch.equal(again.flip(0), first)
     cold = encoder()
     cold.freeze()
     assert torch.equal(cold(*padded(rows[1:2])), first[1:2])
     assert not first.requires_grad
+
+
+def test_a_remembered_state_keeps_nothing_else_alive() -> None:
+    text = encoder()
+    text.freeze()
+    text(*padded([[2, 5, 6, 7, 8, 3], [2, 9, 3]]))
+    assert [state.untyped_storage().nbytes() for state in text._states.values()] == [4 * 32] * 2
+
+
+def test_texts_read_together_as_a_gpu_does_have_the_states_of_each_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [[2, *range(5, 5 + length), 3] for length in (1, 2, 9, 3, 14, 2, 7, 4)]
+    alone, together = encoder(), encoder()
+    alone.freeze()
+    together.freeze()
+    expected = alone(*padded(rows))
+    shapes: list[tuple[int, ...]] = []
+    together.bert.register_forward_hook(
+        lambda module, arguments, output: shapes.append(output.last_hidden_state.shape[:2])
+    )
+    monkeypatch.setattr("esi_fast.models.text._ALONE", (3, 6))
+    found = together(*padded(rows))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    # By length: 3 4 5 6, 11 9, and 16, as long as the encoder reads.
+    assert sorted(shapes) == [(3, 6), (3, 6), (3, 12), (3, 16)]
+    assert [state.untyped_storage().nbytes() for state in together._states.values()] == [128] * 7
+    assert torch.equal(together(*padded(rows[::-1])), found.flip(0))
+
+
+def test_the_first_texts_are_forgotten_where_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("esi_fast.models.text.MOST_REMEMBERED", 2)
+    text = encoder()
+    text.freeze()
+    rows = [[2, 9, 3], [2, 5, 6, 3], [2, 11, 3]]
+    first = text(*padded(rows))
+    assert len(text._states) == 2
+    assert torch.equal(text(*padded(rows)), first)
 
 
 def test_adapters_alone_are_trained_and_merge_into_a_plain_bert() -> None:

@@ -107,6 +107,8 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
         model.named_parameters(),
         lr=invocation.optim.lr,
         weight_decay=invocation.optim.weight_decay,
+        betas=(invocation.optim.beta1, invocation.optim.beta2),
+        eps=invocation.optim.eps,
     )
     factor = optim.warmup_then_steps(
         round(invocation.optim.warmup_epochs * steps_per_epoch),
@@ -132,10 +134,11 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
         client_state = checkpoint.load(engine, out, name)
         step, best_loss = client_state["step"], client_state["best_loss"]
         loader.load_state_dict(client_state["loader"])
-        distributed.wait_for_all()
-        if is_first:
-            checkpoint.discard_after(out, tag)
+    profile = Profile(out, *profiled, done=step, total_steps=total_steps, active=is_first)
+    distributed.wait_for_all()
     if is_first:
+        if invocation.resume is not None:
+            checkpoint.discard_after(out, tag)
         # On resume too: it may go on for longer than it was first told.
         partial_recipe = out / f".{RECIPE}"
         partial_recipe.write_text(to_toml(invocation))
@@ -159,12 +162,13 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
         + (f", validated on {validation.num_records} records" if validation else "")
         + (f", continuing after step {step}" if step else "")
     )
+    if train.validate_every and (why := parts.cannot_validate(invocation)):
+        log.say(f"warning: not validated, and no checkpoint will be the best: {why}")
     skipped: dict[str, str] = {}
     stop, watch = stopping.StopRequest(device), stopping.FiniteWatch()
     sizes = sizes_of(invocation, model.config, model.text_config)
     totals = Totals(device, sizes, records)
     name_of = str if shards is None else shards.key
-    profile = Profile(out, *profiled, active=is_first)
     save = partial(checkpoint.save, engine, out, records=records, keep=train.keep_checkpoints)
     is_stopped = False
     engine.train()
@@ -213,8 +217,11 @@ def pretrain(invocation: Invocation, profiled: tuple[int, int], *, is_first: boo
             if is_saved or is_best:
                 state = {"step": step, "loader": loader.state_dict(), "best_loss": best_loss}
                 save(step, state, is_best=is_best)
+            if is_saved or is_validated:
+                log.restart_clock()
             if is_last:
                 break
+    profile.close()
     if is_stopped and step < total_steps:
         log.say(f"stopped by SIGTERM after step {step}: go on with --resume latest")
     else:

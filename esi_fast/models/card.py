@@ -57,6 +57,7 @@ def write_card(path: Path, model: ESI, run: Path, tag: str) -> None:
     last: dict[str, float] = next((line for line in reversed(logged) if line["step"] <= step), {})
     # Paths of the machine that trained it are nobody's business.
     recipe = re.sub(r"(?m)^(shards|captions) = .*\n", "", (run / "recipe.toml").read_text())
+    recipe = re.sub(r'"[/~][^"]*?([^"/]*)/*"', r'"\1"', recipe)
     shown = ("step", "loss", "contrastive", "captioning")
     training = _TRAINING.format(
         tag=tag,

@@ -54,6 +54,10 @@ class CaptionDecoder(nn.Module):
         comes after it. With labels, -1 where there is none, the summed cross-entropy instead, and
         no logits are kept.
         """
+        return self.to_logits(self.states(embeddings_BND, ecg_BTC), labels_BN)
+
+    def states(self, embeddings_BND: Tensor, ecg_BTC: Tensor) -> Tensor:
+        """What ``to_logits`` takes, ``(B, N, D)``: to write the next word, the last is enough."""
         x_BND = self.embed(embeddings_BND)
         ecg_BTD = self.embed_ecg(ecg_BTC)
         rotation = _rotation(x_BND.shape[1], self.head_dim, x_BND)
@@ -62,7 +66,8 @@ class CaptionDecoder(nn.Module):
                 x_BND = checkpoint(layer, x_BND, ecg_BTD, rotation, use_reentrant=False)
             else:
                 x_BND = layer(x_BND, ecg_BTD, rotation)
-        return self.to_logits(self.norm(x_BND), labels_BN)
+        states: Tensor = self.norm(x_BND)
+        return states
 
 
 class _Layer(nn.Module):

@@ -281,7 +281,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
         done_B = torch.zeros(batch, dtype=torch.bool, device=self.device)
         while ids_BN.shape[1] < self.config.max_tokens and not done_B.all():
             words_BNC = self.text.token_embeddings(ids_BN)
-            next_B = self.decoder(words_BNC, tokens_BTC)[:, -1].argmax(-1)
+            last_BD = self.decoder.states(words_BNC, tokens_BTC)[:, -1]
+            next_B = self.decoder.to_logits(last_BD).argmax(-1)
             next_B = torch.where(done_B, self.tokenizer.pad_token_id, next_B)
             ids_BN = torch.cat([ids_BN, next_B[:, None]], dim=1)
             done_B |= next_B == last
@@ -366,7 +367,8 @@ class ESI(nn.Module, PyTorchModelHubMixin):
             local_files_only=local_files_only,
             revision=revision,
         )
-        model = cls.from_architecture(folder)
+        with torch.random.fork_rng(devices=[]):  # draws that are thrown away move no one's seed
+            model = cls.from_architecture(folder)
         if not (folder / WEIGHTS_FILE).is_file():
             raise FileNotFoundError(f"{folder} lacks {WEIGHTS_FILE}: see tools/export")
         try:

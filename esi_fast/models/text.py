@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 # States of texts that a frozen encoder keeps: 0.8 GB of width 768 in float32.
 MOST_REMEMBERED = 1 << 18
+# How many texts are read at once, and of what their length is padded to a multiple: a CPU is busy
+# with one, a GPU would wait for the next. The shape follows from a text's own length, so that its
+# state does not depend on what it is read with: a resumed run, which remembers nothing yet, takes
+# the same steps.
+_ALONE, _TOGETHER = (1, 1), (16, 32)
 PAD, UNKNOWN, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 
@@ -44,28 +50,52 @@ class TextEncoder(nn.Module):
         return states.last_hidden_state[:, 0]
 
     def _remembered(self, input_ids_BN: Tensor, attention_mask_BN: Tensor) -> Tensor:
-        """The state of each text, read by the frozen BERT when it is first met.
-
-        Each text alone, so that its state does not depend, in the last bit, on what it was batched
-        with: a resumed run, which remembers nothing yet, takes the same steps.
-        """
+        """The state of each text: remembered, or read by the frozen BERT now."""
+        device = input_ids_BN.device
+        rows, multiple = _ALONE if device.type == "cpu" else _TOGETHER
         lengths = attention_mask_BN.sum(dim=1).tolist()
-        states = []
-        for ids_N, length in zip(input_ids_BN.cpu(), lengths, strict=True):
-            key = ids_N[:length].numpy().tobytes()
-            state = self._states.get(key)
-            if state is None:
-                alone_1N = ids_N[None, :length].to(input_ids_BN.device)
-                with torch.no_grad():
-                    state = self.bert(input_ids=alone_1N).last_hidden_state[0, 0]
-                if len(self._states) >= MOST_REMEMBERED:
-                    self._states.pop(next(iter(self._states)))
-                self._states[key] = state
-            states.append(state)
-        return torch.stack(states)
+        texts = [ids_N[:length] for ids_N, length in zip(input_ids_BN.cpu(), lengths, strict=True)]
+        keys = [text_N.numpy().tobytes() for text_N in texts]
+        states = {key: self._states[key] for key in keys if key in self._states}
+        unread: dict[int, dict[bytes, Tensor]] = {}
+        for key, text_N in zip(keys, texts, strict=True):
+            if key not in states:
+                padded = -(-len(text_N) // multiple) * multiple
+                unread.setdefault(padded, {})[key] = text_N
+        for length, some in unread.items():
+            read = self._read([*some.values()], length, rows, device)
+            states |= zip(some, read, strict=True)
+        self._states |= states
+        for key in [*islice(self._states, max(0, len(self._states) - MOST_REMEMBERED))]:
+            del self._states[key]
+        return torch.stack([states[key] for key in keys])
+
+    def _read(
+        self, texts: list[Tensor], length: int, rows: int, device: torch.device
+    ) -> list[Tensor]:
+        """The state of each text, ``rows`` of them at once, padded to ``length``."""
+        length = min(length, self.bert.config.max_position_embeddings)
+        ids_MN = torch.zeros(-(-len(texts) // rows) * rows, length, dtype=torch.int64)
+        mask_MN = torch.zeros_like(ids_MN)
+        mask_MN[:, 0] = 1  # rows left over read one token
+        for ids_N, mask_N, text_N in zip(ids_MN, mask_MN, texts, strict=False):
+            ids_N[: len(text_N)] = text_N
+            mask_N[: len(text_N)] = 1
+        states: list[Tensor] = []
+        ids_MN, mask_MN = ids_MN.to(device), mask_MN.to(device)
+        for first in range(0, len(texts), rows):
+            some = slice(first, first + rows)
+            with torch.no_grad():
+                read = self.bert(input_ids=ids_MN[some], attention_mask=mask_MN[some])
+            # A copy each: a view would keep the states of all tokens of all of them.
+            states += [state_C.clone() for state_C in read.last_hidden_state[:, 0]]
+        return states[: len(texts)]
 
     def freeze(self) -> None:
-        """Keep the weights as they are, and without dropout; each text is then read only once."""
+        """Keep the weights as they are, and without dropout.
+
+        The states of the last `MOST_REMEMBERED` new texts are kept: those are not read again.
+        """
         self.is_frozen = True
         self.requires_grad_(False)
         self.bert.eval()

@@ -238,6 +238,8 @@ def _step_lines(run: Estimate) -> list[str]:
         "buffers": memory.buffers,
         "activations": memory.activations,
     }
+    if memory.texts:
+        kept["remembered texts"] = memory.texts
     lines = [
         f"a record: {run.sizes.num_samples} samples at {run.fs:g} Hz, {ecg_tokens} ECG tokens, "
         f"{run.mean_tokens:.0f} tokens of caption ({kind})",

@@ -9,11 +9,12 @@ are not in them: take the sum as a lower bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 from typing import Any
 
 from esi_fast.leads import NUM_LEADS
+from esi_fast.models.text import MOST_REMEMBERED
 from esi_fast.pretrain.sizes import Sizes
 
 _STATISTICS = 8  # bytes a position that a LayerNorm keeps: mean and 1 / std in float32
@@ -42,6 +43,7 @@ class Memory:
         weights, gradients, optimizer: of the model; the optimiser has float32 weights too.
         buffers: into which DeepSpeed packs gradients before it reduces them.
         activations: of one micro-batch.
+        texts: states that a frozen text encoder remembers, when it has met as many.
     """
 
     weights: float
@@ -49,11 +51,13 @@ class Memory:
     optimizer: float
     buffers: float
     activations: float
+    texts: float
 
     @property
     def total(self) -> float:
         """Everything at once, as at the end of the forward pass."""
-        return self.weights + self.gradients + self.optimizer + self.buffers + self.activations
+        total: float = sum(astuple(self))
+        return total
 
 
 def precision_of(deepspeed: dict[str, Any]) -> Precision:
@@ -95,6 +99,7 @@ def memory_of_step(
         buffers=buckets * element * float(zero.get("reduce_bucket_size", 5e8)),
         activations=activation_bytes(sizes, num_records, num_tokens, element)
         + _passing_bytes(sizes, num_records, element),
+        texts=MOST_REMEMBERED * sizes.text_width * element if sizes.text_mode == "frozen" else 0,
     )
 
 

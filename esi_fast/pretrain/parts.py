@@ -151,12 +151,20 @@ def choose_trained(invocation: Invocation, model: ESI) -> None:
         model.checkpoint_activations()
 
 
+def cannot_validate(invocation: Invocation) -> str:
+    """Why a run has nothing to be validated on; "" if it has."""
+    shards = invocation.data.shards
+    if is_remote(shards[0]):
+        return "streams have no val split"
+    if not any(read_shard_folder(Path(one))["counts"].get("val") for one in shards):
+        return "the shards have no records in their val split"
+    return ""
+
+
 def open_validation(invocation: Invocation, model: ESI) -> Validation | None:
-    """The validation of a run; None if it asks for none, or the shards have no records for it."""
+    """The validation of a run; None if it asks for none, or has nothing to be validated on."""
     data, train = invocation.data, invocation.train
-    if not train.validate_every or is_remote(data.shards[0]):
-        return None
-    if not any(read_shard_folder(Path(one))["counts"].get("val") for one in data.shards):
+    if not train.validate_every or cannot_validate(invocation):
         return None
     try:
         shards = open_shards(invocation, "val")

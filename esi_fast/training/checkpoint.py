@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +61,19 @@ def save(
         shutil.rmtree(folder / partial, ignore_errors=True)
     wait_for_all()
     state = client_state | _CONVERTIBLE
-    try:
+    with _failure_is_told(folder, name):
         engine.save_checkpoint(str(folder), tag=partial, client_state=state, save_latest=False)
-    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        reason = str(error).partition("\n")[0]
-        raise OSError(
-            f"checkpoint {name} could not be written to {folder} ({reason}); those before it are "
-            "whole: make room, then --resume latest"
-        ) from error
     wait_for_all()
     if rank() == 0:
-        made_by = {"processes": world_size(), "records": records}
-        (folder / partial / _MADE_BY).write_text(json.dumps(made_by))
-        (folder / partial).rename(folder / name)
-        for pointer in (LATEST, BEST) if is_best else (LATEST,):
-            _point(folder / pointer, name)
+        with _failure_is_told(folder, name):
+            made_by = {"processes": world_size(), "records": records}
+            (folder / partial / _MADE_BY).write_text(json.dumps(made_by))
+            # On disk, all of it, before it takes the place of an older one.
+            for path in (*(folder / partial).rglob("*"), folder / partial):
+                _sync(path)
+            _rename(folder / partial, folder / name)
+            for pointer in (LATEST, BEST) if is_best else (LATEST,):
+                _point(folder / pointer, name)
         kept = {path.name for path in sorted(folder.glob("step-*"))[-keep:]}
         kept.add(_pointed(folder / BEST) or name)
         for old in folder.glob("step-*"):
@@ -81,13 +82,37 @@ def save(
     wait_for_all()
 
 
+@contextmanager
+def _failure_is_told(folder: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        reason = str(error).partition("\n")[0]
+        raise OSError(
+            f"checkpoint {name} could not be written to {folder} ({reason}); those before it are "
+            "whole: make room, then --resume latest"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Put a file, or the names in a folder, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rename(path: Path, name: Path) -> None:
+    path.rename(name)
+    _sync(name.parent)
+
+
 def _point(pointer: Path, name: str) -> None:
     partial = pointer.with_name(f".{pointer.name}")
-    with partial.open("w") as file:
-        file.write(name)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(pointer)
+    partial.write_text(name)
+    _sync(partial)
+    _rename(partial, pointer)
 
 
 def _pointed(pointer: Path) -> str | None:
@@ -198,7 +223,14 @@ def load(engine: Any, run: Path, tag: str) -> dict[str, Any]:
 
 
 def load_weights(run: Path, which: str = LATEST) -> tuple[dict[str, torch.Tensor], str]:
-    """The full-precision weights of a checkpoint, whatever its ZeRO stage, and its tag."""
+    """The full-precision weights of a checkpoint, whatever its ZeRO stage, and its tag.
+
+    No code of the checkpoint is run: it may be somebody else's.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the checkpoint is damaged, or holds what no training state does.
+    """
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # tensors of a file: no device is asked for
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
@@ -206,12 +238,41 @@ def load_weights(run: Path, which: str = LATEST) -> tuple[dict[str, torch.Tensor
     folder = run / FOLDER / tag
     weights: dict[str, torch.Tensor] = {}
     try:
-        if any(folder.glob("*zero_pp_rank_*_optim_states.pt")):
-            weights |= get_fp32_state_dict_from_zero_checkpoint(str(run / FOLDER), tag=tag)
-        # ZeRO-0 keeps all weights here, and ZeRO-1 those that are not trained.
-        if (whole := folder / "mp_rank_00_model_states.pt").is_file():
-            module = torch.load(whole, map_location="cpu", weights_only=False)["module"]
-            weights |= {name: value for name, value in module.items() if name not in weights}
+        with _weights_only():
+            if any(folder.glob("*zero_pp_rank_*_optim_states.pt")):
+                weights |= get_fp32_state_dict_from_zero_checkpoint(str(run / FOLDER), tag=tag)
+            # ZeRO-0 keeps all weights here, and ZeRO-1 those that are not trained.
+            if (whole := folder / "mp_rank_00_model_states.pt").is_file():
+                module = torch.load(whole, map_location="cpu")["module"]
+                weights |= {name: value for name, value in module.items() if name not in weights}
     except _DAMAGE as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(
+                f"checkpoint {tag} of {run} holds {found[1]}, which is no part of a training "
+                "state: it is not loaded, as it could run code"
+            ) from error
         raise _damaged(run, tag, error) from error
     return {name: value.float().clone() for name, value in weights.items()}, tag
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Let ``torch.load`` make tensors and what DeepSpeed stores beside them, and nothing else."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    # DeepSpeed asks for everything; this stands above it.
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals(
+            [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+        ):
+            yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

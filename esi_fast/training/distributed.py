@@ -113,8 +113,9 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed = gradients[0].contiguous()
-        # gloo has no reduce-scatter for every dtype; the embeddings are small, so sum and cut.
+        # A copy: the gradient may be another tensor's too. gloo has no reduce-scatter for every
+        # dtype; the embeddings are small, so sum and cut.
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -9,7 +9,12 @@ from torch.nn import Parameter
 
 
 def adamw(
-    named_parameters: Iterable[tuple[str, Parameter]], *, lr: float, weight_decay: float
+    named_parameters: Iterable[tuple[str, Parameter]],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-6,
 ) -> torch.optim.AdamW:
     """AdamW; biases, norms, GRN's and other one-dimensional parameters are not decayed."""
     trained = [p for _, p in named_parameters if p.requires_grad]
@@ -18,7 +23,7 @@ def adamw(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     # One pass over the weights, on a GPU as on a CPU.
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 def warmup_then_steps(

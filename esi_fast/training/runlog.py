@@ -134,7 +134,12 @@ class RunLog:
             self._write(VALIDATION, {"step": step, **metrics}, "validation")
             shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             self.say(f"validation after step {step}: {shown}{' (best so far)' if is_best else ''}")
-        # Its time is not the steps'.
+
+    def restart_clock(self) -> None:
+        """What was done since the last step, a validation or a checkpoint, is not the steps' time.
+
+        The ETA counts it, as it will be done again.
+        """
         last_step, _, last_wait = self._last
         self._last = (last_step, time.perf_counter(), last_wait)
 

@@ -25,19 +25,21 @@ class StopRequest:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._asked = torch.zeros((), device=device)
+        self._device = device
+        self._asked = False
         self._before: Tensor | None = None
         signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
-        self._asked.fill_(1)
+        self._asked = True
 
     def agreed(self) -> bool:
         """Whether to stop after this step; every rank asks once a step and gets the same answer."""
         if world_size() == 1:
-            return bool(self._asked)
+            return self._asked
         # The answer is the one of a step ago: reading this step's would wait for the device.
-        before, self._before = self._before, all_sum(self._asked)
+        asked = torch.full((), float(self._asked), device=self._device)
+        before, self._before = self._before, all_sum(asked)
         return before is not None and bool(before)
 
 
