@@ -129,7 +129,9 @@ def provenance(command: str, packages: Sequence[str]) -> dict[str, str]:
         head = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
         )
-        status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+        # Results decide on nothing: a command may have written one of its two tables already.
+        wanted = ["status", "--porcelain", "--", ".", ":!benchmarks/*.csv"]
+        status = subprocess.run([*git, *wanted], capture_output=True, text=True)
         commit = head.stdout.strip() if head.returncode == 0 else commit
         changed = " with uncommitted changes" if status.stdout.strip() else ""
     versions = [f"Python {platform.python_version()}"]
