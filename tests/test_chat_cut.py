@@ -38,6 +38,11 @@ def test_it_is_asked_once_a_run_and_again_with_more_tokens(tmp_path: Path) -> No
         described = describe_all(findings()[:2], more, retriever(), answers=answers)
         assert [one.backend for one in described.descriptions] == ["openai"] * 2
         assert len(answers) == 2
+        asked = len(server.calls)
+        longest = ChatBackend(server.url, "fake", max_answer_tokens=8000)
+        again = describe_all(findings()[:2], longest, retriever(), answers=answers)
+        assert again.descriptions == described.descriptions
+        assert len(server.calls) == asked  # whole answers are those of any limit
 
 
 def test_whole_sentences_that_were_cut_off_are_none_either() -> None:

@@ -98,7 +98,10 @@ class Payload:
 
 
 @pytest.mark.parametrize("reader", ["ours", "deepspeed"])
-def test_weights_of_a_strangers_run_run_no_code(reader: str, tmp_path: Path) -> None:
+def test_weights_of_a_strangers_run_run_no_code(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     folder = tmp_path / "checkpoints" / "step-00000001"
     folder.mkdir(parents=True)
     content = {"module": {}, "more": Payload(tmp_path / "ran")}
@@ -109,3 +112,4 @@ def test_weights_of_a_strangers_run_run_no_code(reader: str, tmp_path: Path) -> 
         load_weights(tmp_path, "step-00000001")
     assert not (tmp_path / "ran").exists()
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"

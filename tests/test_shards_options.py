@@ -124,6 +124,17 @@ def test_lengths_are_cropped_and_padded(lengths: Tree, tmp_path: Path) -> None:
         assert durations == [2.0, 1.5, 3.0]
 
 
+def test_every_recorded_sample_of_a_padded_record_counts(tmp_path: Path) -> None:
+    """4,004 / 500 Hz times 500 Hz is less than 4,004 in floating point."""
+    ecg = np.resize(signal_of(0), (12, 4004))
+    write_record(tmp_path / "rec", ecg)
+    tree = Tree(tmp_path, [entry_of(tmp_path / "rec", 0)])
+    build(tree, tmp_path / "out", **(ONE_SPLIT | {"duration": 10.0}))
+    (sample,) = samples_in(tmp_path / "out").values()
+    missing = json.loads(sample["json"])["quality"]["missing"]
+    assert missing == dict.fromkeys(STANDARD_LEADS, round(1 - 4004 / 5000, 6))
+
+
 def test_padding_is_neither_measured_nor_judged(tmp_path: Path) -> None:
     """A record of 5 s in samples of 20 s has the values and flags that it has in samples of 5 s."""
     ecg = next(simulate(1, seed=4)).signal[:, :2500].copy()

@@ -30,6 +30,7 @@ _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # No later request can fare better: the address, the key or the model is wrong.
 _FATAL = frozenset({301, 302, 303, 307, 308, 401, 403, 404})
 _MAX_BYTES = 1 << 20  # of one answer
+_MAX_TOKENS = 400  # of one answer
 _LONGEST_WAIT = 60.0  # s, between two attempts
 
 
@@ -70,7 +71,7 @@ class ChatBackend:
         concurrency: int = 8,
         timeout: float = 120.0,
         retries: int = 5,
-        max_answer_tokens: int = 400,
+        max_answer_tokens: int = _MAX_TOKENS,
         allow_remote: bool = False,
         first_pause: float = 0.5,
     ) -> None:
@@ -96,12 +97,17 @@ class ChatBackend:
         self._has_answered = False
 
     def parameters(self) -> dict[str, object]:
-        """Sampling: greedy, so that a request has one answer."""
-        return {"temperature": 0, "seed": 0, "max_tokens": self._max_answer_tokens}
+        """Sampling: greedy, so that a request has one answer.
+
+        A whole answer does not depend on how long it might have been: what was remembered under
+        another limit is remembered under this one.
+        """
+        return {"temperature": 0, "seed": 0, "max_tokens": _MAX_TOKENS}
 
     def body(self, request: Request) -> dict[str, Any]:
         """What is sent for a request."""
-        return {"model": self.model, "messages": request.messages(), **self.parameters()}
+        sampling = self.parameters() | {"max_tokens": self._max_answer_tokens}
+        return {"model": self.model, "messages": request.messages(), **sampling}
 
     def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """The answer to each request as it comes, with the request's index.

@@ -145,6 +145,11 @@ def _add(statements: list[Statement], statement: Statement, before: str, behind:
         hedge = statement.certainty if previous.certainty == "definite" else previous.certainty
         previous = statements[-1] = replace(previous, certainty=hedge)
         statement = replace(statement, certainty=hedge, negated=previous.negated)
+    if previous.base == "undetermined_rhythm" and is_listed and not previous.negated:
+        # "Rhythm unclear, sinus rhythm": a guess. Single beats are seen all the same.
+        concept = concepts()[statement.base]
+        if concept.kind == "rhythm" and concept.rank < concepts()["bigeminy"].rank:
+            statement = _at_most_possible(statement)
     is_joined = is_alternative or before.strip() == "and"
     if previous.negated and (is_joined or (is_listed and re.search(r"\bn?or\b", behind))):
         # "no A, B or C" and "no A and B" deny all of them.
@@ -156,7 +161,11 @@ def _add(statements: list[Statement], statement: Statement, before: str, behind:
             statements[index] = same
             return
     if is_alternative and not statement.negated:
-        # "A or B" asserts neither.
+        # "A or B" asserts neither; A may be beats and their order.
+        if previous.base in _ORDERS and statement.base not in _ORDERS and len(statements) > 1:
+            beats = statements[-2]
+            if beats.base.startswith("premature_") and beats.certainty == previous.certainty:
+                statements[-2] = _at_most_possible(beats)
         previous = statements[-1] = _at_most_possible(statements[-1])
         if statement.certainty in ("definite", "probable"):
             hedges = ("consider", "cannot_rule_out")

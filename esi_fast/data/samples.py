@@ -176,12 +176,15 @@ class SampleMaker:
     ) -> list[QualityFlags]:
         """Flags of what was recorded; only the missing samples are counted with the padding."""
         num_samples = ecg.shape[2]
-        spans = np.array([num_samples + min(0, self._num_extra(one)) for one in recordings])
+        # A batch has rows for records that could not be read, whose duration is NaN.
+        seconds = np.array([one.source_duration for one in recordings])
+        spans = np.nan_to_num(np.rint(seconds * self.settings.fs), nan=num_samples)
+        spans = spans.clip(1, num_samples).astype(np.int64)
         flags: list[QualityFlags] = [{} for _ in recordings]
         for span in np.unique(spans):
             rows = np.flatnonzero(spans == span)
             whole = len(rows) == len(ecg) and span == num_samples
-            recorded = ecg if whole else ecg[rows, :, : max(1, span)]
+            recorded = ecg if whole else ecg[rows, :, :span]
             found = assess_records(recorded, self.settings.fs)
             for row, one in zip(rows, found, strict=True):
                 flags[row] = one

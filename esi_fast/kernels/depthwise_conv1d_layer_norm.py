@@ -215,13 +215,35 @@ def launch_backward(
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias, ln_weight, ln_bias; `need` is of the first three."""
+    lengths = None if lengths is None else lengths.contiguous()
+    dz, dln_weight, dln_bias = _launch_norm_backward(
+        dy, x, weight, bias, ln_weight, ln_bias_dtype, mean, rstd, lengths, tile
+    )
+    bias_dtype = weight.dtype if bias is None else bias.dtype
+    padding = weight.shape[2] // 2
+    gradients = launch_conv_backward(dz, x, weight, bias_dtype, padding, lengths, need)
+    return *gradients, dln_weight, dln_bias
+
+
+def _launch_norm_backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    ln_weight: Tensor,
+    ln_bias_dtype: torch.dtype,
+    mean: Tensor,
+    rstd: Tensor,
+    lengths: Tensor | None,
+    tile: Tile | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the convolution's output, of ln_weight and ln_bias: the first pass."""
     num_batch, num_time, num_channels = x.shape
     dz = x.new_empty(x.shape)
-    lengths = None if lengths is None else lengths.contiguous()
     tile = tile or tuning.choose(
         "depthwise_conv1d_layer_norm_backward", x, False, weight.shape[2],
-        lambda tile: launch_backward(
-            dy, x, weight, bias, ln_weight, ln_bias_dtype, mean, rstd, lengths, need, tile
+        lambda tile: _launch_norm_backward(
+            dy, x, weight, bias, ln_weight, ln_bias_dtype, mean, rstd, lengths, tile
         ),
     )  # fmt: skip
     num_tiles = num_batch * ceil_div(num_time, tile.block_t)
@@ -237,10 +259,7 @@ def launch_backward(
                 **_configuration(x, weight, lengths, tile),
             )  # fmt: skip
     dln_weight, dln_bias = sum_partials(partial, ln_weight.dtype, ln_bias_dtype)
-    bias_dtype = weight.dtype if bias is None else bias.dtype
-    padding = weight.shape[2] // 2
-    gradients = launch_conv_backward(dz, x, weight, bias_dtype, padding, lengths, need)
-    return *gradients, dln_weight.squeeze(1), dln_bias
+    return dz, dln_weight.squeeze(1), dln_bias
 
 
 def limits(x: Tensor, weight: Tensor, *_: Any) -> str:

@@ -177,7 +177,9 @@ def _refuse_transforms(name: str, tensors: list[Tensor]) -> None:
         tangents = [forward_ad.unpack_dual(t).tangent for t in tensors]  # type: ignore[no-untyped-call]
         what = "forward mode" if any(t is not None for t in tangents) else ""
     else:
-        what = "torch.func.grad" if any(map(_functorch.is_gradtrackingtensor, tensors)) else ""
+        # All results inside are wrapped; those that carry a gradient say so.
+        is_asked = any(t.requires_grad and _functorch.is_gradtrackingtensor(t) for t in tensors)
+        what = "torch.func.grad" if is_asked else ""
     if what:
         raise NotImplementedError(
             f"esi_fast.kernels: {name} has no {what}; "

@@ -220,7 +220,7 @@ class ConvNeXtV2Block1d(nn.Module):
             layer: Any = self._modules[name]
             if (
                 # A subclass that keeps its parameters otherwise (parametrizations) is as good.
-                type(layer).forward is not forward
+                type(layer).forward is not forward or "forward" in vars(layer)
                 or layer._forward_hooks or layer._forward_pre_hooks
                 or layer._backward_hooks or layer._backward_pre_hooks
                 or any(value is None for value in layer._parameters.values())

@@ -22,6 +22,7 @@ import math
 import os
 import re
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ from esi_fast.kernels.tiles import (
 
 MAX_WARPS = 32
 MAX_ELEMENTS = 1 << 15  # of a program
+LOOK_AGAIN = 0.1  # s, while another process searches
 GAIN = 0.97  # a time of another tile, as a part of the best, that is no noise
 # Rows of a thread: its registers end, or `sum_rows` does; GRN's kernels have none.
 MAX_ROWS = {
@@ -91,13 +93,20 @@ def choose(
 
 
 def _find(key: Key, tuned: dict[Key, Tile], path: Path, measure: Callable[[Tile], float]) -> None:
-    """Adds the tile that another process kept meanwhile, or searches and keeps it."""
+    """Adds the tile that another process keeps meanwhile, or searches and keeps it.
+
+    Waits by looking again, not in line for the lock: its holder may be at a later key, and its GPU
+    wait for a collective that this process launches once it has its tile.
+    """
     try:
-        with alone(path):
-            tuned |= read_tuned(path)
+        while key not in tuned:
+            with alone(path) as is_alone:
+                tuned |= read_tuned(path)
+                if is_alone and key not in tuned:
+                    tuned[key] = search(key, measure)
+                    write_tuned(path, tuned)
             if key not in tuned:
-                tuned[key] = search(key, measure)
-                write_tuned(path, tuned)
+                time.sleep(LOOK_AGAIN)
     except OSError as error:
         _warn(f"{key.kernel} is tuned for this process alone: {error}")
         if key not in tuned:
@@ -105,14 +114,18 @@ def _find(key: Key, tuned: dict[Key, Tile], path: Path, measure: Callable[[Tile]
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """One thread of one process at a time has a table to itself; readers do not ask."""
+def alone(path: Path) -> Iterator[bool]:
+    """Whether this thread has a table to itself, of all threads of all processes."""
     import fcntl  # not on Windows, where there is no Triton either
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _warn(message: str) -> None:

@@ -60,7 +60,8 @@ class TextEncoder(nn.Module):
         unread: dict[int, dict[bytes, Tensor]] = {}
         for key, text_N in zip(keys, texts, strict=True):
             if key not in states:
-                padded = -(-len(text_N) // multiple) * multiple
+                # On a GPU one more: without a mask, which full rows lose, another kernel may run.
+                padded = -(-(len(text_N) + (multiple > 1)) // multiple) * multiple
                 unread.setdefault(padded, {})[key] = text_N
         for length, some in unread.items():
             read = self._read([*some.values()], length, rows, device)

@@ -255,6 +255,9 @@ def load_weights(run: Path, which: str = LATEST) -> tuple[dict[str, torch.Tensor
     return {name: value.float().clone() for name, value in weights.items()}, tag
 
 
+_FORCES = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+
+
 @contextmanager
 def _weights_only() -> Iterator[None]:
     """Let ``torch.load`` make tensors and what DeepSpeed stores beside them, and nothing else."""
@@ -262,17 +265,16 @@ def _weights_only() -> Iterator[None]:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
-    # DeepSpeed asks for everything; this stands above it.
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
+    # DeepSpeed asks for everything; this stands above it, and beside its opposite torch refuses.
+    before = {name: os.environ.pop(name, None) for name in _FORCES}
+    os.environ[_FORCES[0]] = "1"
     try:
         with torch.serialization.safe_globals(
             [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
         ):
             yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

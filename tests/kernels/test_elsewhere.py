@@ -86,6 +86,9 @@ def test_a_gradient_of_functorch_is_refused_and_vmap_serves() -> None:
     x, one = torch.randn(B, T, C), torch.ones(C)
     with pytest.raises(NotImplementedError, match=r"grn has no torch\.func\.grad; the functions"):
         torch.func.grad(lambda x: kernels.grn(x, one, one).sum())(x)
+    head = torch.randn(C)  # the gradient goes past the operator
+    got = torch.func.grad(lambda head: (kernels.grn(x * 1.0, one, one) * head).sum())(head)
+    torch.testing.assert_close(got, kernels.grn(x, one, one).sum((0, 1)))
     many = torch.stack([x, 2 * x])
     got = torch.func.vmap(lambda x: kernels.grn(x, one, one))(many)
     torch.testing.assert_close(got, kernels.grn(many.flatten(0, 1), one, one).view_as(many))
@@ -187,6 +190,11 @@ def test_a_blocks_hooks_run_and_its_settings_count() -> None:
             torch.testing.assert_close(block(x), expected)
             assert seen.pop() == name
             handle.remove()
+    plain = block.pwconv1.forward
+    block.pwconv1.forward = lambda x: 2 * plain(x)  # type: ignore[method-assign]
+    assert not torch.allclose(block(x), expected)
+    del block.pwconv1.forward
+    torch.testing.assert_close(block(x), expected)
     prune.random_unstructured(block.pwconv2, "weight", 0.5)
     for _ in range(2):  # its hook makes the weight anew for each call
         y = block(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import random
@@ -110,15 +111,56 @@ def test_what_was_tuned_is_kept_beside_what_others_tuned(tuned: list[Tile], cach
 
 
 def test_others_wait_for_what_one_finds(tuned: list[Tile], cache: Path) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        with tuning.alone(cache):
-            waiting = pool.submit(choose, tuned, 2, 9, 100)
-            with pytest.raises(TimeoutError):
-                waiting.result(0.3)
-            key = Key("grn", "BTC", 1, "none", 16, 100)
-            tuning.write_tuned(cache, {key: Tile(4, 1, 64, 2)})
+    with ThreadPoolExecutor(1) as pool, tuning.alone(cache) as is_alone:
+        assert is_alone
+        waiting = pool.submit(choose, tuned, 2, 9, 100)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        key = Key("grn", "BTC", 1, "none", 16, 100)
+        tuning.write_tuned(cache, {key: Tile(4, 1, 64, 2)})
+        # Before the lock is free: its holder may search another key by now.
         assert waiting.result(30) == Tile(4, 1, 64, 2)
     assert tuned == []
+
+
+def test_no_search_asks_for_another(
+    cache: Path, tuned: list[Tile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would wait for the lock that it holds itself, for ever."""
+    searching: list[Key] = []
+    searched: set[str] = set()
+
+    def search(key: Key, measure: Callable[[Tile], float]) -> Tile:
+        assert not searching
+        searching.append(key)
+        measure(tiles.shipped_tile(key))
+        searched.add(searching.pop().kernel)
+        return tiles.shipped_tile(key)
+
+    class Launched:
+        def __getitem__(self, grid: object) -> Callable[..., None]:
+            return lambda *args, **options: None
+
+    names = "depthwise_conv1d", "depthwise_conv1d_layer_norm", "grn"
+    conv, both, grn = (importlib.import_module(f"esi_fast.kernels.{name}") for name in names)
+    for module in (conv, both, grn, importlib.import_module("esi_fast.kernels.partial_sums")):
+        for name in [name for name in vars(module) if name.endswith("_kernel")]:
+            monkeypatch.setattr(module, name, Launched())
+    monkeypatch.setattr(tuning, "search", search)
+    monkeypatch.setattr(tuning, "seconds", lambda call: (call(), 1.0)[1])
+    monkeypatch.setattr(tuning.dispatch, "accumulator", lambda dtype: None)
+
+    def on_gpu(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape).as_subclass(Gpu)
+
+    x, weight, one, rows = on_gpu(2, 64, 128), on_gpu(128, 1, 7), on_gpu(128), on_gpu(2, 64)
+    need = [True, True, True]
+    conv.launch_forward(x, weight, one, 3, None)
+    both.launch_forward(x, weight, one, one, one, 1e-6, None)
+    both.launch_backward(x, x, weight, one, one, one.dtype, rows, rows, None, need)
+    grn.launch_forward(x, one, one, 1e-6, "gelu", None)
+    grn.launch_backward(x, x, one, one.dtype, on_gpu(2, 128), 1e-6, "gelu", None, beta=one)
+    assert searched == set(get_args(Kernel))
 
 
 @pytest.mark.parametrize(
