@@ -273,7 +273,7 @@ def test_a_build_that_is_killed_goes_on(
         patch.setattr(PlantedESI, "encode_ecg", count)
         if when != "embed":
             owner, name = {
-                "part": (parts, "sync_folder"), "graph": (storage, "write_graph"),
+                "part": (parts, "sync_path"), "graph": (storage, "write_graph"),
                 "seal": (storage, "seal"), "rename": (storage, "put_in_place"),
             }[when]  # fmt: skip
             patch.setattr(owner, name, fail)

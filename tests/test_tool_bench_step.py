@@ -16,7 +16,7 @@ from test_tool_bench import bench, read_csv
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import plain_step, step_speed
+from benchmarks import plain_step, step_counts, step_speed
 from benchmarks.plain_step import Task
 from esi_fast.pretrain.flops import flops_of_record
 from esi_fast.pretrain.sizes import sizes_of
@@ -171,7 +171,7 @@ def test_operations_are_those_that_torch_counts(task: Task) -> None:
         return (1 + of_input) * 2 * math.prod(dy) * math.prod(w[1:])
 
     right = {torch.ops.aten.convolution_backward: backward}
-    with step_speed.Bytes(0), FlopCounterMode(display=False, custom_mapping=right) as counter:
+    with step_counts.Bytes(0), FlopCounterMode(display=False, custom_mapping=right) as counter:
         sum(plain(ecg_BLT, ids_BN, ids_BN)).backward()
     sizes = sizes_of(task.recipe, task.config, task.text_config)
     counted = sum(part.total for part in flops_of_record(sizes, length, length).values())
@@ -180,7 +180,7 @@ def test_operations_are_those_that_torch_counts(task: Task) -> None:
 
 
 def test_bytes_are_counted_while_they_live() -> None:
-    with step_speed.Bytes(num_words=3) as memory:
+    with step_counts.Bytes(num_words=3) as memory:
         x = torch.zeros(1000)
         view = x[:10]
         y = (x + 1) * 2
@@ -198,7 +198,7 @@ def test_bytes_are_counted_while_they_live() -> None:
 def test_full_logits_and_scores_take_memory(task: Task) -> None:
     length_B = torch.full((16,), 64)
     ours, plain = (
-        step_speed.count_step(make, task.config.num_samples, length_B)
+        step_counts.count_step(make, task.config.num_samples, length_B)
         for make in (task.ours, task.plain)
     )
     assert ours.num_parameters == plain.num_parameters

@@ -175,7 +175,7 @@ class Journal:
                 temporary.replace(self._out / name)
             else:
                 (self._out / name).unlink(missing_ok=True)
-        sync_folder(self._out)
+        sync_path(self._out)
         shard["csv_bytes"] = []
         for file, rows in zip(
             self._csv_files, (written.record_rows, written.rejected_rows), strict=True
@@ -191,7 +191,7 @@ class Journal:
         """Give the csv files their names, write index.json, last of all, and drop the journal."""
         self._remove_partial_shards()  # of a process that outlived a build that was killed
         sha256 = {name: self._rename_csv(number) for number, name in enumerate(CSV_FILES)}
-        sync_folder(self._out)
+        sync_path(self._out)
         write_index_file(self._out, folder | {"files": sha256})
         remove_journal(self._out)
 
@@ -234,7 +234,7 @@ def _is_shard_record(line: Any) -> bool:
 def remove_journal(out: Path) -> None:
     """Drop the journal of a finished folder, where an interrupted run has left it."""
     (out / JOURNAL_FILE).unlink(missing_ok=True)
-    sync_folder(out)
+    sync_path(out)
 
 
 def compare_settings(out: Path, begun_with: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -256,7 +256,7 @@ def write_index_file(out: Path, folder: dict[str, Any]) -> None:
     path = out / f".{INDEX_FILE}.partial"
     write_synced(path, sealed(folder))
     path.replace(out / INDEX_FILE)
-    sync_folder(out)
+    sync_path(out)
 
 
 @contextmanager
@@ -291,9 +291,9 @@ def _sync(file: io.BufferedRandom | io.BufferedWriter) -> None:
     os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new names in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Put a closed file, or the new names in a folder, on disk for good."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

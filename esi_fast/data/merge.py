@@ -16,7 +16,7 @@ from esi_fast.data.journal import (
     finish_csv,
     is_whole,
     naming,
-    sync_folder,
+    sync_path,
     write_index_file,
 )
 from esi_fast.data.shard_index import INDEX_FILE, SPLITS, read_shard_folder, sha256_of
@@ -71,7 +71,7 @@ def merge_parts(
                 raise ValueError(f"{directory / name} has changed since it was written")
         counts = [(shard[-1], shard[column]) for shard in plan]
         sha256[name] = _join_csv([directory / name for directory, _ in folders], counts, out / name)
-    sync_folder(out)
+    sync_path(out)
     merged = _merged(folders) | {"files": sha256}
     write_index_file(out, merged)
     return merged

@@ -158,6 +158,7 @@ def _accept_other_grn(
             state_dict[prefix + ours] = saved.flatten()  # torch refuses what is left as it was
 
 
+# What the joined operators stand for.
 _CALLED = (
     ("dwconv", DepthwiseConv1d.forward), ("norm", nn.LayerNorm.forward),
     ("pwconv1", nn.Linear.forward), ("grn", GRN.forward), ("pwconv2", nn.Linear.forward),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from esi_fast.data.journal import sync_folder
+from esi_fast.data.journal import sync_path
 from esi_fast.search.embed import Dtype
 from esi_fast.search.parts import Parts
 
@@ -66,7 +66,7 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esi_fast.cqa.file_lock import lock_file
-from esi_fast.data.journal import sync_folder
+from esi_fast.data.journal import sync_path
 from esi_fast.data.shard_index import sha256_of, write_synced
 
 JOURNAL = "journal.jsonl"
@@ -105,7 +105,7 @@ class Parts:
         np.save(stored, embeddings, allow_pickle=False)
         write_synced(array, stored.getvalue())
         write_synced(text, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-        sync_folder(self.folder)
+        sync_path(self.folder)
         sums = (sha256_of(array), sha256_of(text))
         part = Part(len(keys), len(lines), digest_of_keys(keys), list(rejected), sums)
         self._append(part._asdict())

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esi_fast.data.journal import sync_folder
+from esi_fast.data.journal import sync_path
 from esi_fast.data.shard_index import sealed, sha256_of, write_synced
 from esi_fast.retriever.graph import SEED, Graph, GraphSettings
 from esi_fast.retriever.vectors import Search, VectorIndex
@@ -77,20 +77,20 @@ def seal(folder: Path, meta: dict[str, Any]) -> None:
     """
     names = sorted(path.name for path in folder.iterdir() if path.name != META)
     for name in names:
-        _sync(folder / name)
+        sync_path(folder / name)
     sums = {name: sha256_of(folder / name) for name in names}
     about = {"format": FORMAT, "version": VERSION, "files": sums, "graph": _BUILT_WITH}
     whole = {**meta, **about}
     temporary = folder / f".{META}.partial"
     write_synced(temporary, sealed(whole))
     temporary.replace(folder / META)
-    sync_folder(folder)
+    sync_path(folder)
 
 
 def put_in_place(temporary: Path, folder: Path) -> None:
     """Give a sealed folder its name, for good."""
     temporary.replace(folder)
-    sync_folder(folder.parent)
+    sync_path(folder.parent)
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -179,11 +179,3 @@ def _damaged(path: Path) -> ValueError:
 def _is(path: Path, sha256: str | None) -> bool:
     """Whether a file is there and is the one that was written."""
     return path.is_file() and sha256_of(path) == sha256
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
