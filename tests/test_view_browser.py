@@ -151,6 +151,8 @@ def test_an_upload_is_shown_and_a_bad_file_says_what_is_wrong(tab: Browser, fold
 def remove_upload(tab: Browser) -> None:
     tab.evaluate("document.querySelector('#files button[aria-label=Clear]').click()")
     tab.wait_for("document.querySelector('#files').innerText.includes('Drop File Here')")
+    # Nobody chooses a file sooner than the page is empty.
+    tab.wait_for(f"!{PICTURE} && {MESSAGE}.trim() === ''")
 
 
 def test_another_hosts_name_is_not_answered(url: str):
